@@ -1,0 +1,1 @@
+"""What exists: the builds of every engine, read from `envs/`."""

@@ -1,0 +1,1 @@
+"""What is here: facts about this machine, read by isolated probes and never guessed."""

@@ -1,0 +1,42 @@
+"""What was asked for: the values that the words of a command were parsed into."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+EnvironmentKind = Literal["conda", "venv"]
+
+
+class Supply(msgspec.Struct, frozen=True, kw_only=True):
+    """Facts about where bytes can come from, settled before the plan (None: not looked at, nothing is refused).
+
+    channels: conda channels that answered, best first. cpu_torch: where a CPU torch was found, with the Python minor
+    versions that it is there for (`index:URL`, `find-links:FOLDER`), best first.
+    """
+
+    channels: list[str] | None = None
+    cpu_torch: dict[str, list[str]] | None = None
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person asked for; None stands for "choose for me"."""
+
+    engine: str
+    gpus: tuple[int, ...] | None = None
+    cuda: str | None = None
+    """A CUDA version such as `12.1`, or `cpu`."""
+    release: str | None = None
+    build: str | None = None
+    python: str | None = None
+    model: str | None = None
+    port: int | None = None
+    environment: Literal["auto", "conda", "venv"] = "auto"
+    channels: tuple[str, ...] = ()
+    indexes: tuple[str, ...] = ()
+    find_links: tuple[str, ...] = ()
+    home: Path | None = None
+    """The home that is in use already or was set; None lets the plan propose one."""
+    supply: Supply = Supply()

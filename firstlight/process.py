@@ -1,0 +1,205 @@
+"""One way to run other programs: argument lists, own process group, output to a log with a tail kept, TERM then KILL."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from firstlight.errors import FirstlightError
+
+TAIL_LINES = 200
+
+
+class Command(msgspec.Struct, frozen=True):
+    """A program to run: its words, the environment variables that it adds (None removes one), its folder."""
+
+    argv: tuple[str, ...]
+    environment: dict[str, str | None] = {}
+    folder: Path | None = None
+
+
+class Completed(msgspec.Struct, frozen=True):
+    """How a program ended: exit status (negative: the signal), the last lines of its output, seconds that it took."""
+
+    returncode: int
+    tail: str
+    seconds: float
+
+
+def merged_environment(additions: Mapping[str, str | None]) -> dict[str, str]:
+    """Return this process's environment with `additions` laid over it; None removes a variable."""
+    environment = dict(os.environ)
+    for key, value in additions.items():
+        if value is None:
+            environment.pop(key, None)
+        else:
+            environment[key] = value
+    return environment
+
+
+class Child:
+    """A running program in its own session; its output goes to a log file, line by line to `on_line`, and to a tail."""
+
+    def __init__(
+        self,
+        command: Command,
+        *,
+        log: Path | None = None,
+        on_line: Callable[[str], None] | None = None,
+        stdin: str | None = None,
+        hold: tuple[int, ...] = (),
+    ) -> None:
+        self.command = command
+        self.log = log
+        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self.started = time.monotonic()
+        self._on_line = on_line
+        try:
+            self._process = subprocess.Popen(
+                command.argv,
+                env=merged_environment(command.environment),
+                cwd=command.folder,
+                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=hold,
+            )
+        except OSError as error:
+            raise FirstlightError(
+                f"cannot start {command.argv[0]}", why=error.strerror or str(error), fix="invoke doctor"
+            ) from error
+        self.pid = self._process.pid
+        self._reader = threading.Thread(target=self._drain, name=f"output-{self.pid}", daemon=True)
+        self._reader.start()
+        if stdin is not None and self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.write(stdin.encode())
+                self._process.stdin.close()
+
+    def _drain(self) -> None:
+        stream: IO[bytes] | None = self._process.stdout
+        if stream is None:
+            return
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(stream)
+            sink = None
+            if self.log is not None:
+                self.log.parent.mkdir(parents=True, exist_ok=True)
+                sink = stack.enter_context(self.log.open("ab", buffering=0))
+            for raw in stream:
+                if sink is not None:
+                    with contextlib.suppress(OSError):  # a full disk must not stop the program that we watch
+                        sink.write(raw)
+                line = raw.decode(errors="replace").rstrip("\r\n")
+                self.tail.append(line)
+                if self._on_line is not None:
+                    self._on_line(line)
+
+    def poll(self) -> int | None:
+        """Return the exit status, or None while it runs."""
+        return self._process.poll()
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Wait up to `timeout` seconds; return the exit status, or None when it still runs."""
+        try:
+            status = self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+        self._reader.join(1.0)
+        return status
+
+    def stop(self, grace: float = 15.0) -> int:
+        """End the whole process group: TERM, then KILL after `grace` seconds. Returns the exit status."""
+        stop_group(self.pid, grace, alive=lambda: self._process.poll() is None)
+        status = self._process.wait()
+        self._reader.join(1.0)
+        return status
+
+    @property
+    def output(self) -> str:
+        """The last lines of its output."""
+        return "\n".join(self.tail)
+
+
+def group_alive(pid: int) -> bool:
+    """Tell whether any process of the group `pid` still runs (zombies not counted, where /proc tells)."""
+    try:
+        os.killpg(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    for entry in Path("/proc").iterdir() if Path("/proc/self").exists() else ():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, IndexError):
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                if int(fields[2]) == pid and fields[0] not in {"Z", "X"}:
+                    return True
+    return False
+
+
+def stop_group(pid: int, grace: float = 15.0, alive: Callable[[], bool] | None = None) -> None:
+    """Send TERM to the process group `pid`, and KILL to what is left of it after `grace` seconds."""
+    lives = alive or (lambda: group_alive(pid))
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGTERM)
+    deadline = time.monotonic() + grace
+    while time.monotonic() < deadline and (lives() or group_alive(pid)):
+        time.sleep(0.05)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    environment: Mapping[str, str | None] | None = None,
+    folder: Path | None = None,
+    timeout: float | None = None,
+    log: Path | None = None,
+    on_line: Callable[[str], None] | None = None,
+    stdin: str | None = None,
+    hold: tuple[int, ...] = (),
+) -> Completed:
+    """Run a program to its end and return how it ended; a failing program is not an exception.
+
+    Args:
+        argv: the words, never a shell string.
+        environment: variables laid over ours; None removes one.
+        folder: where it runs.
+        timeout: seconds; past it the group gets TERM, then KILL.
+        log: file that its whole output is appended to.
+        on_line: called with each line of output, from another thread.
+        stdin: text for its standard input; without it there is none (/dev/null).
+        hold: descriptors that the program keeps open (a lock that must outlive us).
+
+    Raises:
+        FirstlightError: it could not be started, or it ran past `timeout`.
+    """
+    child = Child(
+        Command(tuple(argv), dict(environment or {}), folder), log=log, on_line=on_line, stdin=stdin, hold=hold
+    )
+    try:
+        status = child.wait(timeout)
+    except BaseException:
+        child.stop(grace=5.0)
+        raise
+    if status is None:
+        child.stop(grace=2.0)
+        raise FirstlightError(
+            f"{Path(argv[0]).name} did not end within {timeout:.0f} s and was stopped",
+            why=(child.tail[-1] if child.tail else "it printed nothing"),
+            fix=f"try it by hand: {' '.join(argv)}",
+        )
+    return Completed(status, child.output, time.monotonic() - child.started)
