@@ -45,7 +45,7 @@ class Home(msgspec.Struct, frozen=True):
 
     @property
     def wheel_cache(self) -> Path:
-        """uv's cache, on the filesystem of the environments so that hard links work."""
+        """Uv's cache, on the filesystem of the environments so that hard links work."""
         return self.root / "cache" / "wheels"
 
     @property
@@ -72,6 +72,27 @@ class Home(msgspec.Struct, frozen=True):
                 why=error.strerror or str(error),
                 fix="choose a folder that you can write: export FIRSTLIGHT_HOME=/path/with/room",
             ) from error
+
+
+def find_home(mounts: list[str], environment: dict[str, str] | None = None) -> Path | None:
+    """Return the home that is set or in use: FIRSTLIGHT_HOME, the default, else one on a mount; None: there is none.
+
+    Args:
+        mounts: mount points on which a plan may have put a home (`<mount>/firstlight`).
+        environment: variables; this process's by default.
+    """
+    variables = os.environ if environment is None else environment
+    default = default_root(environment)
+    if variables.get("FIRSTLIGHT_HOME"):
+        return default
+    places = [default, *(Path(mount) / "firstlight" for mount in mounts)]
+    for place in places:
+        try:
+            if (place / MARKER).is_file() and os.access(place, os.W_OK):
+                return place
+        except OSError:
+            continue
+    return None
 
 
 def default_root(environment: dict[str, str] | None = None, uid: int | None = None) -> Path:

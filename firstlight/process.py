@@ -1,4 +1,4 @@
-"""One way to run other programs: argument lists, own process group, output to a log with a tail kept, TERM then KILL."""
+"""One way to run other programs: argument lists, own process group, output to a log, a tail kept, TERM then KILL."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -47,6 +48,18 @@ def merged_environment(additions: Mapping[str, str | None]) -> dict[str, str]:
     return environment
 
 
+_running: weakref.WeakSet[Child] = weakref.WeakSet()
+
+
+def stop_children(grace: float = 5.0) -> None:
+    """End every program that this process still runs; for an interrupted command, from its main thread."""
+    threads = [threading.Thread(target=child.stop, args=(grace,)) for child in list(_running) if child.poll() is None]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 class Child:
     """A running program in its own session; its output goes to a log file, line by line to `on_line`, and to a tail."""
 
@@ -80,6 +93,7 @@ class Child:
                 f"cannot start {command.argv[0]}", why=error.strerror or str(error), fix="invoke doctor"
             ) from error
         self.pid = self._process.pid
+        _running.add(self)
         self._reader = threading.Thread(target=self._drain, name=f"output-{self.pid}", daemon=True)
         self._reader.start()
         if stdin is not None and self._process.stdin is not None:

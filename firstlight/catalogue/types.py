@@ -14,14 +14,14 @@ class _Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A value of the catalogue."""
 
 
-class Sizes(_Data, frozen=True):
+class Sizes(_Data, frozen=True, kw_only=True):
     """Bytes to download and bytes on disk after the install, measured or summed from the wheels."""
 
     download: int
     disk: int
 
 
-class CpuTorch(_Data, frozen=True):
+class CpuTorch(_Data, frozen=True, kw_only=True):
     """Where the CPU build of torch may come from, tried in this order: an index, the user's find-links, the registry.
 
     `fallback` is the registry's CUDA build: it works on the CPU but carries gigabytes of CUDA libraries.
@@ -36,14 +36,14 @@ class CpuTorch(_Data, frozen=True):
     fallback_disk: int
 
 
-class MetadataShim(_Data, frozen=True):
+class MetadataShim(_Data, frozen=True, kw_only=True):
     """A distribution whose import name has no metadata of its own gets a minimal one."""
 
     name: str
     version: str
 
 
-class Build(_Data, frozen=True):
+class Build(_Data, frozen=True, kw_only=True):
     """One installable build of an engine, and everything that a machine must have to run it.
 
     `cuda` is the CUDA that the engine was made with (None: a CPU build); `torch_cuda` that of its torch.
@@ -93,23 +93,28 @@ class Build(_Data, frozen=True):
     """Where each figure comes from."""
 
 
-class EngineEntry(_Data, frozen=True):
+class EngineEntry(_Data, frozen=True, kw_only=True):
     """One engine's page of the catalogue: envs/<engine>/builds.toml."""
 
     engine: str
+    rank: int
+    """Its place where engines are listed and offered as alternatives."""
     summary: str
     cpu: Literal["always", "no_gpu", "never"]
     """When it may run on the CPU: whenever no GPU can be used, only where there is no GPU and no driver, or never."""
     port: int
     """Its default port."""
-    dtypes: dict[str, str] = {}
-    """Names of its dtype flag: keys `auto`, `half`."""
+    dtype_auto: str = "auto"
+    dtype_half: str | None = None
+    """What its dtype flag calls 16-bit floats for GPUs without bfloat16; None: it has no such flag."""
+    tensor_parallel: bool = False
+    """Whether it can spread one model over several GPUs."""
     bf16_floor: str = "8.0"
     """Below this compute capability the `half` dtype is used."""
     build: list[Build]
 
 
-class Cause(_Data, frozen=True):
+class Cause(_Data, frozen=True, kw_only=True):
     """A pattern of a log that names the true cause: regular expression, cause in words, fix, and where it was seen."""
 
     id: str
@@ -117,6 +122,25 @@ class Cause(_Data, frozen=True):
     cause: str
     fix: str
     source: str
+
+
+class MirrorSet(_Data, frozen=True, kw_only=True):
+    """One canonical address and its mirrors, in the order that they are offered."""
+
+    canonical: str
+    mirrors: list[str] = []
+
+    @property
+    def all(self) -> list[str]:
+        """The canonical address, then the mirrors."""
+        return [self.canonical, *self.mirrors]
+
+
+class Mirrors(_Data, frozen=True, kw_only=True):
+    """envs/mirrors.toml."""
+
+    conda: MirrorSet
+    torch_cpu: MirrorSet
 
 
 class Catalogue(msgspec.Struct, frozen=True):

@@ -85,5 +85,5 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def to_json(plan: Plan, *, indent: int = 2) -> str:
-    """Return the plan as the JSON text of schema firstlight.plan/1 (`device` and other defaults of `launch` included)."""
+    """Return the plan as the JSON text of schema firstlight.plan/1."""
     return msgspec.json.format(msgspec.json.encode(plan), indent=indent).decode()

@@ -39,4 +39,6 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     find_links: tuple[str, ...] = ()
     home: Path | None = None
     """The home that is in use already or was set; None lets the plan propose one."""
+    default_home: Path | None = None
+    """Where this user's home would be by default, where it is known better than from the facts."""
     supply: Supply = Supply()

@@ -1,0 +1,332 @@
+"""The one path: facts, plan, environment and model side by side, first token, switch, receipt.
+
+`up` and every `setup.*` are this one function with another goal.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+
+from firstlight import engines
+from firstlight.catalogue.loading import find_build, find_engine, load_catalogue, load_mirrors
+from firstlight.environments.generations import Generation, Store
+from firstlight.environments.pipconfig import PipSettings, read_pip_settings, uv_arguments
+from firstlight.environments.specify import specification
+from firstlight.environments.supply import remember, remembered, settle
+from firstlight.environments.wheels import find_uv
+from firstlight.errors import FirstlightError, NothingFits
+from firstlight.events import Reporter, Step, step
+from firstlight.home import Home
+from firstlight.machine.facts import Machine
+from firstlight.models.fetch import UvTool
+from firstlight.models.provide import ServedModel, provide_model, ready_to_serve
+from firstlight.planning.choose import choose
+from firstlight.planning.plan import Launch, Plan
+from firstlight.planning.request import Request
+from firstlight.process import stop_children
+from firstlight.proof.proving import Proven, Trial, proven
+from firstlight.proof.receipts import (
+    EnvironmentRecord,
+    FetchedFile,
+    ModelRecord,
+    Receipt,
+    Recorder,
+    timestamp,
+    write_receipt,
+)
+from firstlight.serving.ports import free_port, require_free_port
+from firstlight.serving.server import RunningServer
+
+_A = TypeVar("_A")
+_B = TypeVar("_B")
+
+
+class Goal(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be reached.
+
+    `model` None is the synthetic proof model, or with `talk` the default model that really answers. `after` says what
+    becomes of the server once it is proven: stopped, left to the caller, or left running on its own. `current` takes
+    the engine's current environment as it is; `afresh` builds a new one even where one of the same wish stands.
+    """
+
+    what: str
+    request: Request
+    current: bool = False
+    talk: bool = False
+    prove: bool = True
+    adopt: Path | None = None
+    afresh: bool = False
+    after: Literal["stop", "keep", "detach"] = "stop"
+    host: str = "127.0.0.1"
+    flags: tuple[str, ...] = ()
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What was reached: the receipt, and the server where the goal left it to the caller."""
+
+    receipt: Receipt
+    server: RunningServer | None = None
+
+
+class Site(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a goal is worked on: the decided plan and everything that the work needs at hand."""
+
+    goal: Goal
+    request: Request
+    plan: Plan
+    launch: Launch
+    machine: Machine
+    home: Home
+    store: Store
+    settings: PipSettings
+    log: Path
+    hold: tuple[int, ...] = ()
+
+
+def bring_up(goal: Goal, machine: Machine, reporter: Reporter) -> Result:
+    """Reach a goal on a machine and return its receipt.
+
+    Args:
+        goal: what is to be reached; `goal.request.home` None lets the plan propose a home.
+        machine: the facts.
+        reporter: takes the progress.
+
+    Raises:
+        NothingFits: no build fits; the plan with its refusals is in the error's document.
+        NetworkFailed: some bytes could not be had from any source.
+        VerificationFailed: the proof did not hold; nothing was switched.
+        FirstlightError: anything else; what was fetched is kept.
+    """
+    recorder = Recorder(reporter)
+    site = _decided(goal, machine, recorder)
+    with nullcontext() if goal.current else site.store.lock() as hold:
+        site = msgspec.structs.replace(site, hold=() if hold is None else (hold,))
+        generation, model = side_by_side(lambda: _environment(site, recorder), lambda: _model(site, recorder))
+        model = _readable(site, generation, model, recorder)
+        if not goal.prove:
+            _switch(site, generation, recorder)
+            return Result(receipt=_receipt(site, generation, model, None, recorder))
+        with proven(_trial(site, generation, model), recorder) as answer:
+            if not goal.current:
+                site.store.mark_proven(generation)
+                _switch(site, generation, recorder)
+    server = answer.server if goal.after == "keep" else None
+    return Result(receipt=_receipt(site, generation, model, answer, recorder), server=server)
+
+
+def decide(request: Request, machine: Machine, settings: PipSettings, current: Step) -> tuple[Request, Plan]:
+    """Return the plan, and the request with the supply that it rests on.
+
+    Where an environment is there already and is what the plan would choose again, nothing is asked of the network.
+    """
+    catalogue = load_catalogue()
+    entry = find_engine(catalogue, request.engine)
+    known = remembered(Home(request.home) if request.home else None, request)
+    if known is not None and known.home is not None:
+        plan = choose(machine, catalogue, known)
+        present = Store(Home(known.home), request.engine).current()
+        if plan.build is not None and present is not None and present.build == plan.build.id:
+            return known, plan
+    settled = settle(machine, entry, load_mirrors(), request, settings, current)
+    return settled, choose(machine, catalogue, settled)
+
+
+def _decided(goal: Goal, machine: Machine, recorder: Recorder) -> Site:
+    settings = read_pip_settings()
+    with step(recorder, "plan", "see what answers, and decide") as current:
+        request, plan = decide(goal.request, machine, settings, current)
+        if plan.build is None or plan.launch is None or plan.home is None:
+            raise nothing_fits(plan)
+        current.detail = plan.build.id
+        for reason in plan.because[1:]:
+            current.note(reason)
+    home = Home(Path(plan.home))
+    home.prepare()
+    if goal.talk:
+        require_free_port(goal.host, plan.launch.port, home)
+    return Site(
+        goal=goal,
+        request=request,
+        plan=plan,
+        launch=plan.launch if goal.talk else msgspec.structs.replace(plan.launch, port=free_port()),
+        machine=machine,
+        home=home,
+        store=Store(home, plan.engine),
+        settings=settings,
+        log=home.root / "logs" / f"{plan.engine}-{goal.what}.log",
+    )
+
+
+def nothing_fits(plan: Plan) -> NothingFits:
+    """Return the error that says why no build fits, and which engines do."""
+    reasons = "; ".join(f"{item.build}: {item.reason}" for item in plan.refused)
+    remedies = [item.remedy for item in plan.refused if item.remedy]
+    others = [f"firstlight up --engine {other.engine}" for other in plan.alternatives]
+    fixes = [*dict.fromkeys(remedies), *(f"or take an engine that fits: {line}" for line in others)]
+    return NothingFits(
+        f"no build of {plan.engine} fits this machine",
+        why=reasons,
+        fix="\n".join(fixes) or f"firstlight plan {plan.engine} --explain",
+        document={"plan": msgspec.to_builtins(plan)},
+    )
+
+
+def side_by_side(one: Callable[[], _A], other: Callable[[], _B]) -> tuple[_A, _B]:
+    """Do two pieces of work at once and return both results; when one fails or Ctrl-C comes, the other is stopped."""
+    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="side") as pool:
+        first, second = pool.submit(one), pool.submit(other)
+        try:
+            while not (first.done() and second.done()):
+                for future in (first, second):
+                    if future.done():
+                        future.result()
+                time.sleep(0.05)
+            return first.result(), second.result()
+        except BaseException:
+            stop_children()
+            raise
+
+
+def _environment(site: Site, recorder: Recorder) -> Generation:
+    """Return the environment of the plan: adopted, already there, or built beside the current one."""
+    with step(recorder, "environment", f"environment for {site.plan.engine}") as current:
+        if site.goal.current:
+            return _current(site, current)
+        if site.goal.adopt is not None:
+            return site.store.adopt(site.goal.adopt)
+        build = find_build(load_catalogue().engines[site.plan.engine], _build_id(site))
+        spec = specification(site.plan, build, site.machine, site.request)
+        present = None if site.goal.afresh else site.store.find(spec.key)
+        if present is not None:
+            current.reused(present.id)
+            return present
+        return site.store.build(spec, step=current, log=site.log, hold=site.hold, settings=site.settings)
+
+
+def _current(site: Site, current: Step) -> Generation:
+    present = site.store.current()
+    if present is None:
+        raise FirstlightError(
+            f"{site.plan.engine} is not set up",
+            why=f"{site.home.environments / site.plan.engine} has no current environment",
+            fix=f"firstlight setup.{site.plan.engine}",
+        )
+    current.reused(present.id)
+    return present
+
+
+def _model(site: Site, recorder: Recorder) -> ServedModel:
+    words, environment = uv_arguments(site.settings)
+    uv = UvTool(
+        uv=find_uv(),
+        arguments=tuple(words),
+        environment=environment,
+        cache=site.home.wheel_cache,
+        python=sys.executable,
+    )
+    with step(recorder, "model", f"model {site.request.model or ''}".rstrip()) as current:
+        return provide_model(
+            site.request.model,
+            talk=site.goal.talk,
+            home=site.home,
+            uv=uv,
+            step=current,
+            log=site.log,
+            hold=site.hold,
+        )
+
+
+def _readable(site: Site, generation: Generation, model: ServedModel, recorder: Recorder) -> ServedModel:
+    if model.layout != "gguf":
+        return model
+    with step(recorder, "convert", "GGUF to safetensors, which every engine reads") as current:
+        return ready_to_serve(model, site.home, generation.python_path, step=current, log=site.log, hold=site.hold)
+
+
+def _trial(site: Site, generation: Generation, model: ServedModel) -> Trial:
+    entry = load_catalogue().engines[site.plan.engine]
+    return Trial(
+        engine=engines.find(site.plan.engine),
+        build=None if site.goal.adopt else find_build(entry, _build_id(site)),
+        generation=generation.id,
+        python=generation.python_path,
+        launch=site.launch,
+        model=model.path,
+        model_bytes=model.bytes,
+        name=model.name,
+        speaks=model.speaks,
+        host=site.goal.host,
+        port=site.launch.port,
+        home=site.home,
+        log=site.home.root / "logs" / f"{site.plan.engine}-server.log",
+        flags=site.goal.flags,
+        after=site.goal.after,
+    )
+
+
+def _build_id(site: Site) -> str:
+    if site.plan.build is None:
+        raise FirstlightError("the plan chose no build", fix=f"firstlight plan {site.plan.engine}")
+    return site.plan.build.id
+
+
+def _switch(site: Site, generation: Generation, recorder: Recorder) -> None:
+    """Make the environment the current one, the last act: whatever failed before has changed nothing."""
+    with step(recorder, "switch", f"make {generation.id} the current environment") as current:
+        present = site.store.current()
+        if present is not None and present.id == generation.id:
+            current.reused()
+            return
+        site.store.switch(generation)
+        remember(site.home, site.request)
+
+
+def _receipt(
+    site: Site, generation: Generation, model: ServedModel, answer: Proven | None, recorder: Recorder
+) -> Receipt:
+    steps = recorder.steps
+    built = next((record for record in steps if record.id == "environment"), None)
+    reused = built is None or built.outcome == "reused"
+    packages = [] if reused else [*generation.conda, *generation.wheels]
+    fetched = [
+        FetchedFile(name=item.name, source=item.source, version=item.version, size=item.size, sha256=item.sha256)
+        for item in packages
+    ]
+    fetched += [
+        FetchedFile(name=item.name, source=model.source, size=item.size, sha256=item.sha256) for item in model.files
+    ]
+    receipt = Receipt(
+        what=site.goal.what,
+        started=timestamp(recorder.started),
+        seconds=round(time.time() - recorder.started, 3),
+        bytes=sum(record.bytes for record in steps),
+        request=site.request,
+        plan=site.plan,
+        steps=steps,
+        environment=EnvironmentRecord(
+            generation=generation.id,
+            kind=generation.kind,
+            prefix=str(generation.prefix),
+            python=generation.python,
+            channel=generation.channel,
+            reused=reused,
+        ),
+        model=ModelRecord(
+            name=model.name, path=str(model.path), source=model.source, bytes=model.bytes, reused=model.reused
+        ),
+        fetched=fetched,
+        outside=[str(generation.registered)] if generation.registered and not reused else [],
+        notes=[*site.plan.because, *generation.problems],
+        proof=answer.proof if answer else None,
+        endpoint=answer.endpoint if answer and site.goal.after != "stop" else None,
+        model_id=answer.model_id if answer else None,
+    )
+    return write_receipt(site.home, receipt)

@@ -1,0 +1,16 @@
+"""The Invoke collections: words in, one function called, its result shown."""
+
+from __future__ import annotations
+
+from invoke.collection import Collection
+
+from firstlight.tasks import serve, setup
+from firstlight.tasks.facts import machine, plan
+from firstlight.tasks.talk import ask, chat
+from firstlight.tasks.up import down, up
+
+namespace = Collection("firstlight")
+for _task in (up, down, machine, plan, chat, ask):
+    namespace.add_task(_task)
+namespace.add_collection(setup.collection)
+namespace.add_collection(serve.collection)

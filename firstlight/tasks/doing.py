@@ -1,0 +1,165 @@
+"""What `up`, `setup.*` and `serve.*` have in common: ask, bring up, show, and stay where a server is left to us."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from firstlight.bringup import Goal, Result, bring_up, decide, nothing_fits
+from firstlight.catalogue.loading import find_build, load_catalogue
+from firstlight.environments.generations import Store
+from firstlight.environments.pipconfig import read_pip_settings
+from firstlight.errors import FirstlightError, UsageError
+from firstlight.events import Step, silent
+from firstlight.machine.facts import Machine
+from firstlight.planning.choose import choose
+from firstlight.planning.plan import Plan
+from firstlight.planning.request import Request
+from firstlight.proof.receipts import to_json
+from firstlight.tasks.asking import confirmed, home_of, request_of, this_machine
+from firstlight.ui.ending import next_steps, summary
+from firstlight.ui.progress import progress
+from firstlight.ui.terminal import show, speaks_unicode, tell, width
+from firstlight.ui.views import plan_lines
+
+
+def pick_engine(machine: Machine, asked: str | None) -> str:
+    """Return the engine for `up`: what was asked for, else the first of the catalogue that can use this machine's GPU.
+
+    Without a usable GPU that is the engine that is always there on the CPU.
+    """
+    if asked is not None:
+        return asked
+    catalogue = load_catalogue()
+    plans = {name: choose(machine, catalogue, Request(engine=name)) for name in catalogue.engines}
+    on_gpu = [name for name, plan in plans.items() if plan.build is not None and plan.build.cuda is not None]
+    anywhere = [name for name, page in catalogue.engines.items() if page.cpu == "always" and plans[name].build]
+    fitting = [name for name, plan in plans.items() if plan.build is not None]
+    return next(iter([*on_gpu, *anywhere, *fitting, *catalogue.engines]))
+
+
+def apply(
+    what: str,
+    request: Request,
+    machine: Machine,
+    *,
+    talk: bool = False,
+    prove: bool = True,
+    adopt: Path | None = None,
+    afresh: bool = False,
+    after: Literal["stop", "keep", "detach"] = "stop",
+    host: str | None = None,
+    flags: tuple[str, ...] = (),
+    dry_run: bool = False,
+    yes: bool = False,
+    json: bool = False,
+) -> int:
+    """Reach a goal and show what was reached; returns the exit code."""
+    goal = Goal(
+        what=what,
+        request=request,
+        talk=talk,
+        prove=prove,
+        adopt=adopt,
+        afresh=afresh,
+        after=after,
+        host=host or "127.0.0.1",
+        flags=flags,
+    )
+    if dry_run:
+        return _dry_run(goal, machine, json=json)
+    if not confirmed(f"Set up {request.engine} on this machine?", yes=yes):
+        raise UsageError("not confirmed; nothing was changed", fix="answer y, or add --yes")
+    with progress() as reporter:
+        result = bring_up(goal, machine, reporter)
+    return _ending(result, json=json)
+
+
+def _dry_run(goal: Goal, machine: Machine, *, json: bool) -> int:
+    _, plan = decide(goal.request, machine, read_pip_settings(), Step(silent, "plan", "decide"))
+    if plan.build is None:
+        raise nothing_fits(plan)
+    if json:
+        show(msgspec.json.format(msgspec.json.encode(_dry_document(goal, plan)), indent=2).decode())
+    else:
+        show("\n".join(plan_lines(plan, explain=False)))
+        tell("nothing was written (--dry-run)")
+    return 0
+
+
+def _dry_document(_goal: Goal, plan: Plan) -> dict[str, Any]:
+    return {"schema": "firstlight.dryrun/1", "files": [], "commands": [], "plan": plan}
+
+
+def _ending(result: Result, *, json: bool) -> int:
+    receipt, server = result.receipt, result.server
+    if json:
+        show(to_json(receipt))
+    else:
+        show("\n".join(["", *summary(receipt, width(), unicode=speaks_unicode(sys.stdout))]))
+        if receipt.endpoint and receipt.model_id:
+            show("\n" + next_steps(receipt.endpoint, receipt.model_id))
+    if server is None:
+        return 0
+    tell("\nserving; Ctrl-C ends it")
+    with server:
+        try:
+            status = server.wait()
+        except KeyboardInterrupt:
+            tell("stopping")
+            return 0
+    if status:
+        raise FirstlightError(
+            f"{receipt.plan.engine} ended by itself with status {status}",
+            fix=f"read its log: less {server.spec.log}",
+        )
+    return 0
+
+
+def prove_current(engine: str, model: str | None, *, json: bool) -> int:
+    """Start the current environment's engine and measure its first token; the exit code."""
+    return _with_current("setup.prove", engine, model, after="stop", json=json)
+
+
+def serve_current(engine: str, model: str, *, host: str | None, port: int | None, flags: tuple[str, ...]) -> int:
+    """Serve a model from the current environment in the foreground; the exit code."""
+    return _with_current(f"serve.{engine}", engine, model, after="keep", talk=True, host=host, port=port, flags=flags)
+
+
+def _with_current(
+    what: str,
+    engine: str,
+    model: str | None,
+    *,
+    after: Literal["stop", "keep"],
+    talk: bool = False,
+    host: str | None = None,
+    port: int | None = None,
+    flags: tuple[str, ...] = (),
+    json: bool = False,
+) -> int:
+    facts, request = _request_for_current(engine, model, port)
+    goal = Goal(what=what, request=request, current=True, talk=talk, after=after, host=host or "127.0.0.1", flags=flags)
+    with progress() as reporter:
+        result = bring_up(goal, facts, reporter)
+    return _ending(result, json=json)
+
+
+def _request_for_current(engine: str, model: str | None, port: int | None) -> tuple[Machine, Request]:
+    """Return the facts, and the request that leads the plan to the build of the engine's current environment."""
+    facts = this_machine()
+    request = request_of(engine, facts, elsewhere=False, model=model)
+    present = Store(home_of(facts), engine).current()
+    known = [build.id for build in load_catalogue().engines[engine].build]
+    build = present.build if present is not None and present.build in known else None
+    cuda = find_build(load_catalogue().engines[engine], build).cuda if build else None
+    return facts, msgspec.structs.replace(request, build=build, cuda=(cuda or "cpu") if build else None, port=port)
+
+
+def repair_current(engine: str, *, yes: bool, json: bool) -> int:
+    """Build the engine's current environment afresh, prove it and switch to it; the exit code."""
+    facts, request = _request_for_current(engine, None, None)
+    return apply("setup.repair", request, facts, afresh=True, yes=yes, json=json)

@@ -1,0 +1,85 @@
+"""`up` and `down`: the whole job, and its end."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Literal
+
+from invoke.context import Context
+
+from firstlight.errors import UsageError
+from firstlight.tasks.asking import PLAN_HELP, SETUP_HELP, home_of, request_of, this_machine
+from firstlight.tasks.edge import after_dashes, command
+
+_HELP = {
+    **{name: PLAN_HELP[name] for name in ("gpus", "cuda", "release", "build", "python", "model", "json")},
+    **SETUP_HELP,
+    "engine": "vllm or transformers; chosen by the machine when left out",
+    "port": "port of the endpoint",
+    "host": "address to listen on; 127.0.0.1 is reached from this machine alone",
+    "detach": "leave it running in the background (`firstlight down` stops it)",
+    "once": "prove it and stop (the default without a terminal)",
+}
+
+
+@command(help=_HELP, iterable=["channel", "index", "find_links"])
+def up(
+    _context: Context,
+    engine: str | None = None,
+    model: str | None = None,
+    port: str | None = None,
+    host: str | None = None,
+    detach: bool = False,
+    once: bool = False,
+    gpus: str | None = None,
+    cuda: str | None = None,
+    release: str | None = None,
+    build: str | None = None,
+    python: str | None = None,
+    environment: str | None = None,
+    channel: list[str] | None = None,
+    index: list[str] | None = None,
+    find_links: list[str] | None = None,
+    dry_run: bool = False,
+    yes: bool = False,
+    json: bool = False,
+) -> int:
+    """Bring a model up: environment, model, engine, first token, endpoint."""
+    from firstlight.tasks.doing import apply, pick_engine
+
+    if detach and once:
+        raise UsageError("--detach and --once exclude each other", fix="leave one of them out")
+    keep = sys.stdout.isatty() and not json
+    after: Literal["stop", "keep", "detach"] = "detach" if detach else "keep" if keep and not once else "stop"
+    words: dict[str, Any] = {"gpus": gpus, "cuda": cuda, "release": release, "build": build, "python": python}
+    words |= {"port": port, "environment": environment, "channel": channel, "index": index, "find_links": find_links}
+    facts = this_machine()
+    request = request_of(pick_engine(facts, engine), facts, elsewhere=False, model=model, **words)
+    return apply(
+        "up",
+        request,
+        facts,
+        talk=True,
+        after=after,
+        host=host,
+        flags=after_dashes(),
+        dry_run=dry_run,
+        yes=yes,
+        json=json,
+    )
+
+
+@command(help={"name": "which server; may be left out when one runs", "json": PLAN_HELP["json"]}, positional=["name"])
+def down(_context: Context, name: str | None = None, json: bool = False) -> None:
+    """Stop a server that `up --detach` left running."""
+    import msgspec
+
+    from firstlight.serving.running import stop_running
+    from firstlight.ui.terminal import show
+
+    ended = stop_running(home_of(this_machine()), name)
+    if json:
+        show(msgspec.json.encode({"schema": "firstlight.down/1", "name": ended.record.name, "ran": ended.ran}).decode())
+    else:
+        word = "stopped" if ended.ran else "was not running any more; its record is removed"
+        show(f"{ended.record.name} {word}")

@@ -1,0 +1,52 @@
+"""What `up` and `setup` say at the end: the answer, the endpoint, lines to paste, and the timeline."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+from firstlight.proof.receipts import Receipt
+from firstlight.resources import data_folder
+from firstlight.ui.quantities import duration, size
+from firstlight.ui.tables import sheet
+from firstlight.ui.timeline import timeline
+
+
+def next_steps(endpoint: str, model: str) -> str:
+    """Return the endpoint, the model's name, and a curl, a Python and a chat line to paste."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(data_folder("templates")),
+        autoescape=False,  # noqa: S701 - plain text for a terminal; every value goes through a quoting filter
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["shell"] = shlex.quote
+    environment.filters["python"] = lambda text: text.replace("\\", "\\\\").replace("'", "\\'")
+    body = {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
+    template = environment.get_template("endpoint.txt.j2")
+    return template.render(endpoint=endpoint, model=model, body=json.dumps(body, ensure_ascii=False)).strip("\n")
+
+
+def summary(receipt: Receipt, columns: int, *, unicode: bool) -> list[str]:
+    """Return the lines that tell what a receipt proves, with its timeline."""
+    lines: list[str] = []
+    proof = receipt.proof
+    if proof is not None:
+        rate = f", {proof.tokens_per_second:.1f} tokens/s" if proof.tokens_per_second else ""
+        said: list[tuple[str, str | None]] = [
+            ("asked", proof.prompt),
+            ("answer", proof.text.strip() or "(random weights make no words)"),
+        ]
+        lines += ["First token", *sheet(said)]
+        lines.append(f"  first token after {duration(proof.first_token_seconds)} on {proof.device}{rate}")
+    facts: list[tuple[str, str | None]] = []
+    if receipt.environment is not None:
+        where = receipt.environment
+        facts.append((f"{where.kind} environment", where.prefix))
+    if receipt.model is not None:
+        facts.append(("model", f"{receipt.model.path} ({size(receipt.model.bytes)}, from {receipt.model.source})"))
+    facts.append(("receipt", receipt.path))
+    moved = f", {size(receipt.bytes)} fetched" if receipt.bytes else ""
+    lines += ["", *sheet(facts), "", f"Timeline ({duration(receipt.seconds)}{moved})"]
+    return lines + timeline(receipt.steps, receipt.seconds, columns, unicode=unicode)

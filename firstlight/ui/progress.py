@@ -1,0 +1,135 @@
+"""Progress with rate and time left: live bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+from firstlight.events import Event, Note, Reporter, StepFinished, StepProgress, StepStarted
+from firstlight.ui.quantities import duration, rate, size
+from firstlight.ui.terminal import is_terminal, styled, write
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+_LINE_EVERY = 5.0
+"""Seconds between two plain lines of one step."""
+
+
+def amount(event: StepProgress, seconds: float) -> str:
+    """Return how far a step is, in words: done, total, share, rate, time left."""
+    if event.unit == "items":
+        return f"{event.done} of {event.total}" if event.total else f"{event.done}"
+    speed = event.done / seconds if seconds > 0 else 0.0
+    if not event.total:
+        return f"{size(event.done)}, {rate(speed)}" if event.done else ""
+    left = (event.total - event.done) / speed if speed > 0 else None
+    share = min(100, 100 * event.done // event.total)
+    text = f"{size(event.done)} of {size(event.total)} ({share} %), {rate(speed)}"
+    return f"{text}, {duration(left)} left" if left is not None and left >= 0 else text
+
+
+class PlainProgress:
+    """Lines on a stream that is no terminal: when a step starts, every few seconds, and when it ends."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._began: dict[str, float] = {}
+        self._said: dict[str, float] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Take an event."""
+        with self._lock:
+            line = self._line(event)
+            if line:
+                write(self._stream, line)
+
+    def _line(self, event: Event) -> str | None:
+        now = time.monotonic()
+        if isinstance(event, StepStarted):
+            self._began[event.id] = self._said[event.id] = now
+            return f"[{event.id}] {event.what}"
+        if isinstance(event, StepProgress):
+            if now - self._said.get(event.id, 0.0) < _LINE_EVERY:
+                return None
+            self._said[event.id] = now
+            words = [amount(event, now - self._began.get(event.id, now)), event.detail]
+            text = "; ".join(word for word in words if word)
+            return f"[{event.id}] {text or 'still at it'} ({duration(now - self._began.get(event.id, now))})"
+        if isinstance(event, StepFinished):
+            return f"[{event.id}] {ending(event)}"
+        return f"{'WARNING: ' if event.level == 'warn' else ''}{event.text}"
+
+
+def ending(event: StepFinished) -> str:
+    """Return how a step ended, in words."""
+    word = {"done": "done", "reused": "already there", "failed": "failed"}[event.outcome]
+    moved = f", {size(event.bytes)} at {rate(event.bytes / event.seconds)}" if event.bytes and event.seconds else ""
+    detail = f" ({event.detail})" if event.detail else ""
+    return f"{word} in {duration(event.seconds)}{moved}{detail}"
+
+
+class LiveProgress:
+    """Bars that move on a terminal; what ended stands above them as a line."""
+
+    def __init__(self, stream: TextIO, bars: Progress) -> None:
+        self._stream = stream
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+        self._began: dict[str, float] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Take an event."""
+        if isinstance(event, StepStarted):
+            self._began[event.id] = time.monotonic()
+            self._tasks[event.id] = self._bars.add_task(event.what, total=None, words="")
+        elif isinstance(event, StepProgress) and event.id in self._tasks:
+            words = [amount(event, time.monotonic() - self._began[event.id]), event.detail]
+            self._bars.update(
+                self._tasks[event.id],
+                total=event.total,
+                completed=event.done,
+                words="; ".join(word for word in words if word),
+            )
+        elif isinstance(event, StepFinished):
+            task = self._tasks.pop(event.id, None)
+            if task is not None:
+                self._bars.remove_task(task)
+            mark, style = {"done": ("✓", "green"), "reused": ("=", "cyan"), "failed": ("✗", "red")}[event.outcome]
+            self._above(f"{styled(mark, style, self._stream)} {event.what}: {ending(event)}")
+        elif isinstance(event, Note):
+            loud = event.level == "warn"
+            self._above(styled(f"! {event.text}", "yellow", self._stream) if loud else f"  {event.text}")
+
+    def _above(self, text: str) -> None:
+        from rich.text import Text
+
+        self._bars.console.print(Text.from_ansi(text), soft_wrap=True)
+
+
+@contextmanager
+def progress(stream: TextIO | None = None) -> Iterator[Reporter]:
+    """Yield the reporter that fits a stream (standard error by default)."""
+    target = stream or sys.stderr
+    if not is_terminal(target):
+        yield PlainProgress(target)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    bars = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[words]}", style="dim", markup=False),
+        console=Console(file=target, highlight=False),
+        transient=True,
+    )
+    with bars:
+        yield LiveProgress(target, bars)
