@@ -301,7 +301,8 @@ def _receipt(
         for item in packages
     ]
     fetched += [
-        FetchedFile(name=item.name, source=model.source, size=item.size, sha256=item.sha256) for item in model.files
+        FetchedFile(name=item.name, source=model.source, size=item.size, sha256=item.sha256)
+        for item in ([] if model.reused else model.files)
     ]
     receipt = Receipt(
         what=site.goal.what,

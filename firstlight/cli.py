@@ -82,6 +82,14 @@ def explain(error: ParseError, names: list[str]) -> UsageError:
     return UsageError(text[:1].lower() + text[1:].rstrip("!."), fix=help_line)
 
 
+def help_first(words: list[str]) -> list[str]:
+    """Return `ask --help` as `--help ask`: after a command that takes a word, Invoke would take --help for that word."""
+    ours = words[: words.index("--")] if "--" in words else words
+    if len(ours) > 1 and not ours[1].startswith("-") and {"--help", "-h"} & set(ours[2:]):
+        return [words[0], "--help", words[1]]
+    return words
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the program and end with its exit code."""
     program = FirstlightProgram(
@@ -93,7 +101,7 @@ def main(argv: list[str] | None = None) -> None:
         config_class=FirstlightConfig,
     )
     try:
-        program.run(argv)
+        program.run(help_first(sys.argv if argv is None else argv))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 

@@ -1,7 +1,7 @@
 """The frozen values that say what a machine is (schema firstlight.machine/1).
 
-Sizes are bytes, versions are strings, and what is unknown is None (null in JSON), also for lists. Unknown keys of a file
-are ignored on reading, so that facts written by a newer firstlight stay readable.
+Sizes are bytes, versions are strings, and what is unknown is None (null in JSON), also for lists. Unknown keys of a
+file are ignored on reading, so that facts written by a newer firstlight stay readable.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
 class Python(msgspec.Struct, frozen=True, kw_only=True):
     """A Python interpreter of this machine; `venv` and `ensurepip` tell whether it can make environments."""
 
-    path: str
+    path: str | None = None
     version: str
     ensurepip: bool | None = None
 

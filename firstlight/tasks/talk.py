@@ -27,15 +27,13 @@ def chat(_context: Context, url: str | None = None, model: str | None = None, sy
     return screen.chat(client, name, system=system, stdin=sys.stdin, stdout=sys.stdout)
 
 
-@command(help={**_HELP, "text": "what to ask"})
-def ask(
-    _context: Context, text: str, url: str | None = None, model: str | None = None, system: str | None = None
-) -> int:
+@command(help={"url": _HELP["url"], "model": _HELP["model"], "text": "what to ask"})
+def ask(_context: Context, text: str, url: str | None = None, model: str | None = None) -> int:
     """Ask one question and print the answer as it comes."""
     from firstlight.ui import chat as screen
 
     client, name = _client(url, model)
-    return screen.ask(client, name, text, system=system, stdout=sys.stdout)
+    return screen.ask(client, name, text, stdout=sys.stdout)
 
 
 def _client(url: str | None, model: str | None) -> tuple[Any, str | None]:

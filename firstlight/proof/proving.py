@@ -1,0 +1,151 @@
+"""The proof: the engine's own server on the very model, its first token measured, and what becomes of it after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from firstlight.catalogue.types import Build
+from firstlight.engines.base import Engine, Serving, ServingRequest
+from firstlight.errors import VerificationFailed
+from firstlight.events import Reporter, step
+from firstlight.home import Home
+from firstlight.planning.plan import Launch
+from firstlight.proof.first_token import Proof, measure
+from firstlight.serving.records import Detached, Details
+from firstlight.serving.running import detach, stop_running, wait_detached
+from firstlight.serving.server import RunningServer, ServerSpec
+
+PROMPT = "What is the capital of France?"
+SHORT_ANSWER = 12
+"""Tokens asked of the proof model, whose random weights never stop by themselves."""
+LONG_ANSWER = 64
+"""Tokens that a real answer may have."""
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """What is started and asked: an engine's build in an environment, on a model, at an address.
+
+    `after` says what becomes of the server once it has answered: stopped, left to the caller, or left running alone.
+    """
+
+    engine: Engine
+    build: Build | None
+    generation: str
+    python: Path
+    launch: Launch
+    model: Path
+    model_bytes: int
+    name: str
+    speaks: bool
+    host: str
+    port: int
+    home: Home
+    log: Path
+    flags: tuple[str, ...] = ()
+    after: Literal["stop", "keep", "detach"] = "stop"
+
+
+class Proven(msgspec.Struct, frozen=True, kw_only=True):
+    """An engine that answered: the proof, its endpoint and the model name that requests must carry, and its server."""
+
+    proof: Proof
+    endpoint: str
+    model_id: str
+    server: RunningServer | None = None
+    detached: Detached | None = None
+
+
+def specify(trial: Trial) -> ServerSpec:
+    """Return the server that a trial starts."""
+    serving: Serving = trial.engine.serving(
+        ServingRequest(
+            python=trial.python,
+            build=trial.build,
+            launch=trial.launch,
+            model=trial.model,
+            model_bytes=trial.model_bytes,
+            name=trial.name,
+            host=trial.host,
+            port=trial.port,
+            home=trial.home,
+            flags=trial.flags,
+        )
+    )
+    return ServerSpec(
+        name=trial.engine.name,
+        command=serving.command,
+        host=trial.host,
+        port=trial.port,
+        health_path=serving.health_path,
+        log=trial.log,
+        ready_timeout=serving.ready_timeout,
+        engine=trial.engine.name,
+        model_id=serving.model_id,
+    )
+
+
+@contextmanager
+def proven(trial: Trial, reporter: Reporter) -> Iterator[Proven]:
+    """Start the engine, measure its first token, and yield the proof while the server still runs.
+
+    When the block ends well the server is stopped, kept or left running, as the trial says; when it fails, stopped.
+
+    Raises:
+        VerificationFailed: the engine died, was not ready in time, or its answer was none.
+    """
+    spec = specify(trial)
+    if trial.after == "detach":
+        yield from _detached(trial, spec, reporter)
+        return
+    server = None
+    try:
+        with step(reporter, "start", f"start {trial.engine.name} on {trial.name}") as current:
+            server = RunningServer.start(spec, home=trial.home)
+            server.wait_ready(current, VerificationFailed)
+        yield _measured(trial, spec, reporter, server, None)
+    except BaseException:
+        if server is not None:
+            server.stop()
+        raise
+    if trial.after == "stop":
+        server.stop()
+
+
+def _detached(trial: Trial, spec: ServerSpec, reporter: Reporter) -> Iterator[Proven]:
+    details = Details(
+        build=trial.build.id if trial.build else None,
+        environment=trial.generation,
+        model_path=str(trial.model),
+        device=trial.launch.device,
+    )
+    record = None
+    try:
+        with step(reporter, "start", f"start {trial.engine.name} on {trial.name} in the background") as current:
+            record = detach(spec, trial.home, details)
+            wait_detached(spec, record, trial.home, current, VerificationFailed)
+        yield _measured(trial, spec, reporter, None, record)
+    except BaseException:
+        if record is not None and record.alive:
+            stop_running(trial.home, record.name)
+        raise
+
+
+def _measured(
+    trial: Trial, spec: ServerSpec, reporter: Reporter, server: RunningServer | None, record: Detached | None
+) -> Proven:
+    device = "cpu" if trial.launch.device == "cpu" else f"cuda:{(trial.launch.visible_devices or '0').split(',')[0]}"
+    with step(reporter, "first token", f"ask {trial.name}: {PROMPT}"):
+        proof = measure(
+            spec.base_url,
+            spec.model_id,
+            prompt=PROMPT,
+            max_tokens=LONG_ANSWER if trial.speaks else SHORT_ANSWER,
+            device=device,
+            expect_words=trial.speaks,
+        )
+    return Proven(proof=proof, endpoint=f"{spec.base_url}/v1", model_id=spec.model_id, server=server, detached=record)
