@@ -1,0 +1,104 @@
+"""Measures the pip layer of an environment against the same `uv pip install` done by hand (goal: at most 1.1 times).
+
+    .venv/bin/python scripts/bench_install.py [RUNS] [ENGINE]
+
+Cold: each run has an empty cache. Warm: both share a filled one. The two run in turn; medians and the median of the
+pairwise ratios are printed. The requirements are those of the engine's CPU build, from pip's configured sources.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+
+from firstlight.catalogue.loading import load_catalogue, load_mirrors
+from firstlight.environments.pipconfig import PipSettings, read_pip_settings, uv_arguments
+from firstlight.environments.specify import python_of, wheels_of
+from firstlight.environments.supply import settle
+from firstlight.environments.wheels import WheelSet, find_uv, install_wheels
+from firstlight.events import Step, silent
+from firstlight.machine.reading import read_machine
+from firstlight.planning.choose import choose
+from firstlight.planning.request import Request
+
+
+def fresh(folder: Path, python: str) -> Path:
+    """Return the interpreter of a new virtual environment."""
+    subprocess.run([str(find_uv()), "venv", "--quiet", "--python", python, str(folder)], check=True)
+    return folder / "bin" / "python"
+
+
+def ours(python: Path, wheels: WheelSet, settings: PipSettings, cache: Path, folder: Path) -> float:
+    """Return the wall seconds of firstlight's pip layer."""
+    began = time.perf_counter()
+    install_wheels(python, wheels, settings, cache, step=Step(silent, "bench", "bench"), log=folder / "log.txt")
+    return time.perf_counter() - began
+
+
+def by_hand(python: Path, wheels: WheelSet, settings: PipSettings, cache: Path, folder: Path) -> float:
+    """Return the wall seconds of `uv pip install` of the same requirements from the same sources."""
+    merged = msgspec.structs.replace(settings, extra_index_urls=(*wheels.indexes, *settings.extra_index_urls))
+    words, variables = uv_arguments(merged)
+    files = []
+    for option, lines in (("constraints", wheels.constraints), ("excludes", wheels.excludes)):
+        if lines:
+            (folder / f"{option}.txt").write_text("\n".join(lines) + "\n")
+            files += [f"--{option}", str(folder / f"{option}.txt")]
+    command = [
+        str(find_uv()),
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        str(python),
+        *words,
+        *files,
+        *wheels.requirements,
+    ]
+    began = time.perf_counter()
+    subprocess.run(command, check=True, env=os.environ | variables | {"UV_CACHE_DIR": str(cache)})
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Run the pairs and print the table."""
+    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    engine = sys.argv[2] if len(sys.argv) > 2 else "transformers"
+    machine, settings, page = read_machine(), read_pip_settings(), load_catalogue().engines[engine]
+    asked = Request(engine=engine, cuda="cpu", environment="venv")
+    request = settle(machine, page, load_mirrors(), asked, settings, Step(silent, "bench", "bench"))
+    plan = choose(machine, load_catalogue(), request)
+    if plan.build is None:
+        sys.exit(f"no CPU build of {engine} fits here")
+    build = next(build for build in page.build if build.id == plan.build.id)
+    wheels, python = wheels_of(plan, build, request), python_of(machine, plan.build.python)
+    print(f"{build.id}, Python {plan.build.python}, torch from {plan.torch_source}")
+    print(f"{'cache':<8}{'firstlight s':>14}{'by hand s':>12}{'ratio':>8}")
+    with tempfile.TemporaryDirectory() as name:
+        base = Path(name)
+        for cache_kind in ("cold", "warm"):
+            pairs = []
+            for run in range(runs + (cache_kind == "warm")):
+                pair = []
+                for label, measure in (("ours", ours), ("hand", by_hand)):
+                    folder = base / f"{cache_kind}-{run}-{label}"
+                    folder.mkdir()
+                    cache = base / "cache" if cache_kind == "warm" else folder / "cache"
+                    pair.append(measure(fresh(folder / "env", python), wheels, settings, cache, folder))
+                    subprocess.run(["rm", "-rf", str(folder)], check=True)
+                if cache_kind == "cold" or run:
+                    pairs.append(pair)
+            mine, hand = (statistics.median(column) for column in zip(*pairs, strict=True))
+            ratio = statistics.median(one / other for one, other in pairs)
+            print(f"{cache_kind:<8}{mine:>14.2f}{hand:>12.2f}{ratio:>8.2f}")
+
+
+if __name__ == "__main__":
+    main()
