@@ -17,11 +17,12 @@ import msgspec
 
 from firstlight import engines
 from firstlight.catalogue.loading import find_build, find_engine, load_catalogue, load_mirrors
+from firstlight.environments.conda import CondaPackage
 from firstlight.environments.generations import Generation, Store
 from firstlight.environments.pipconfig import PipSettings, read_pip_settings, uv_arguments
 from firstlight.environments.specify import specification
 from firstlight.environments.supply import remember, remembered, settle
-from firstlight.environments.wheels import find_uv
+from firstlight.environments.wheels import InstalledPackage, find_uv
 from firstlight.errors import FirstlightError, NothingFits
 from firstlight.events import Reporter, Step, step
 from firstlight.home import Home
@@ -74,6 +75,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     receipt: Receipt
     server: RunningServer | None = None
+    stopped: bool = False
+    """Whether the engine was stopped after its proof."""
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,7 +122,8 @@ def bring_up(goal: Goal, machine: Machine, reporter: Reporter) -> Result:
                 site.store.mark_proven(generation)
                 _switch(site, generation, recorder)
     server = answer.server if goal.after == "keep" else None
-    return Result(receipt=_receipt(site, generation, model, answer, recorder), server=server)
+    receipt = _receipt(site, generation, model, answer, recorder)
+    return Result(receipt=receipt, server=server, stopped=goal.after == "stop")
 
 
 def decide(request: Request, machine: Machine, settings: PipSettings, current: Step) -> tuple[Request, Plan]:
@@ -223,25 +227,27 @@ def _current(site: Site, current: Step) -> Generation:
     return present
 
 
-def _model(site: Site, recorder: Recorder) -> ServedModel:
-    words, environment = uv_arguments(site.settings)
-    uv = UvTool(
-        uv=find_uv(),
-        arguments=tuple(words),
-        environment=environment,
-        cache=site.home.wheel_cache,
-        python=sys.executable,
+def uv_tool(settings: PipSettings, home: Home) -> UvTool:
+    """Return how uv is called with the user's pip configuration."""
+    words, environment = uv_arguments(settings)
+    return UvTool(
+        uv=find_uv(), arguments=tuple(words), environment=environment, cache=home.wheel_cache, python=sys.executable
     )
+
+
+def _model(site: Site, recorder: Recorder) -> ServedModel:
     with step(recorder, "model", f"model {site.request.model or ''}".rstrip()) as current:
-        return provide_model(
+        model = provide_model(
             site.request.model,
             talk=site.goal.talk,
             home=site.home,
-            uv=uv,
+            uv=uv_tool(site.settings, site.home),
             step=current,
             log=site.log,
             hold=site.hold,
         )
+        current.detail = current.detail or model.name
+        return model
 
 
 def _readable(site: Site, generation: Generation, model: ServedModel, recorder: Recorder) -> ServedModel:
@@ -295,7 +301,7 @@ def _receipt(
     steps = recorder.steps
     built = next((record for record in steps if record.id == "environment"), None)
     reused = built is None or built.outcome == "reused"
-    packages = [] if reused else [*generation.conda, *generation.wheels]
+    packages: list[CondaPackage | InstalledPackage] = [] if reused else [*generation.conda, *generation.wheels]
     fetched = [
         FetchedFile(name=item.name, source=item.source, version=item.version, size=item.size, sha256=item.sha256)
         for item in packages
@@ -327,7 +333,7 @@ def _receipt(
         outside=[str(generation.registered)] if generation.registered and not reused else [],
         notes=[*site.plan.because, *generation.problems],
         proof=answer.proof if answer else None,
-        endpoint=answer.endpoint if answer and site.goal.after != "stop" else None,
+        endpoint=answer.endpoint if answer and site.goal.talk else None,
         model_id=answer.model_id if answer else None,
     )
     return write_receipt(site.home, receipt)

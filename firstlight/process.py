@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
+import struct
 import subprocess
+import termios
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -60,8 +64,33 @@ def stop_children(grace: float = 5.0) -> None:
         thread.join()
 
 
+def _open_screen() -> tuple[int, int]:
+    """Return both ends of a new terminal, wide enough that programs do not cut their words short."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 60, 160, 0, 0))  # rows, columns, unused pixels
+    return ours, theirs
+
+
+def _watch(terminal: int, screen: Callable[[bytes], None]) -> None:
+    try:
+        while True:
+            try:
+                drawn = os.read(terminal, 1 << 16)
+            except OSError:  # EIO: the last program on this terminal has ended
+                return
+            if not drawn:
+                return
+            screen(drawn)
+    finally:
+        os.close(terminal)
+
+
 class Child:
-    """A running program in its own session; its output goes to a log file, line by line to `on_line`, and to a tail."""
+    """A running program in its own session; its output goes to a log file, line by line to `on_line`, and to a tail.
+
+    With `screen` it runs on a terminal of its own, for programs that tell their progress only there, and `screen` gets
+    the bytes that it draws; log, tail and `on_line` then stay empty.
+    """
 
     def __init__(
         self,
@@ -71,30 +100,38 @@ class Child:
         on_line: Callable[[str], None] | None = None,
         stdin: str | None = None,
         hold: tuple[int, ...] = (),
+        screen: Callable[[bytes], None] | None = None,
     ) -> None:
         self.command = command
         self.log = log
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self.started = time.monotonic()
         self._on_line = on_line
+        terminal, stdout = _open_screen() if screen is not None else (None, subprocess.PIPE)
         try:
             self._process = subprocess.Popen(
                 command.argv,
                 env=merged_environment(command.environment),
                 cwd=command.folder,
                 stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                stdout=stdout,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 pass_fds=hold,
             )
         except OSError as error:
+            if terminal is not None:
+                os.close(terminal)
             raise FirstlightError(
-                f"cannot start {command.argv[0]}", why=error.strerror or str(error), fix="invoke doctor"
+                f"cannot start {command.argv[0]}", why=error.strerror or str(error), fix="firstlight machine"
             ) from error
+        finally:
+            if terminal is not None:
+                os.close(stdout)
         self.pid = self._process.pid
         _running.add(self)
-        self._reader = threading.Thread(target=self._drain, name=f"output-{self.pid}", daemon=True)
+        reader = self._drain if screen is None or terminal is None else partial(_watch, terminal, screen)
+        self._reader = threading.Thread(target=reader, name=f"output-{self.pid}", daemon=True)
         self._reader.start()
         if stdin is not None and self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
@@ -185,6 +222,7 @@ def run(
     on_line: Callable[[str], None] | None = None,
     stdin: str | None = None,
     hold: tuple[int, ...] = (),
+    screen: Callable[[bytes], None] | None = None,
 ) -> Completed:
     """Run a program to its end and return how it ended; a failing program is not an exception.
 
@@ -197,12 +235,18 @@ def run(
         on_line: called with each line of output, from another thread.
         stdin: text for its standard input; without it there is none (/dev/null).
         hold: descriptors that the program keeps open (a lock that must outlive us).
+        screen: run it on a terminal of its own, and take the bytes that it draws (see `Child`).
 
     Raises:
         FirstlightError: it could not be started, or it ran past `timeout`.
     """
     child = Child(
-        Command(tuple(argv), dict(environment or {}), folder), log=log, on_line=on_line, stdin=stdin, hold=hold
+        Command(tuple(argv), dict(environment or {}), folder),
+        log=log,
+        on_line=on_line,
+        stdin=stdin,
+        hold=hold,
+        screen=screen,
     )
     try:
         status = child.wait(timeout)

@@ -92,10 +92,10 @@ def test_plain_progress_speaks_every_few_seconds(monkeypatch: pytest.MonkeyPatch
     reporter(StepStarted("start", "start it", 0.0))
     for _ in range(12):
         now[0] += 1.0
-        reporter(StepProgress("start", 1, 300, "items", "loading weights"))
+        reporter(StepProgress("start", 0, None, "items", "loading weights"))
     assert [line for line in stream.getvalue().splitlines() if "loading weights" in line] == [
-        "[start] 1 of 300; loading weights (5.0 s)",
-        "[start] 1 of 300; loading weights (10 s)",
+        "[start] loading weights (5.0 s)",
+        "[start] loading weights (10 s)",
     ]
 
 

@@ -117,7 +117,7 @@ def device(case: Case) -> Refusal | None:
         return refuse(case, "device", reason, remedy)
     if machine.gpus is not None and not case.devices.chosen:
         return refuse(
-            case, "device", "the NVIDIA driver shows no GPU", "look at what the driver says: nvidia-smi; invoke doctor"
+            case, "device", "the NVIDIA driver shows no GPU", "look at what the driver says: nvidia-smi"
         )
     return None
 

@@ -139,7 +139,7 @@ class OpenAIClient:
             )
         except requests.Timeout as error:
             raise FirstlightError(
-                f"{self.base_url} did not answer within {self.timeout:.0f} s", why=str(error), fix="firstlight doctor"
+                f"{self.base_url} did not answer within {self.timeout:.0f} s", why=str(error), fix="look at the server's log"
             ) from error
         except requests.exceptions.SSLError as error:
             raise FirstlightError(
@@ -321,7 +321,7 @@ class OpenAIClient:
         else:
             what = f"the answer of {self.base_url} broke off after {pieces} tokens"
         why = _innermost(error) if error else "the stream ended without a finish reason"
-        return FirstlightError(what, why=why, fix="look at the server's log; it may have died: firstlight doctor")
+        return FirstlightError(what, why=why, fix="look at the server's log; it may have died")
 
     def _unreadable(self, content: bytes, error: Exception) -> FirstlightError:
         return FirstlightError(

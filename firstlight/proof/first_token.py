@@ -65,41 +65,53 @@ def measure(
         VerificationFailed: the proof did not hold; what came back is told.
         FirstlightError: nothing answers, or the server refuses.
     """
-    client = OpenAIClient(base_url, api_key, timeout)
-    text, reasoning, finish_reason = "", "", None
-    pieces, counted = 0, None
-    first: float | None = None
-    started = last = time.monotonic()
-    for delta in client.chat(
-        [Message(role="user", content=prompt)], model, max_tokens=max_tokens, temperature=0.0, stream=True
-    ):
-        if delta.generated:
-            last = time.monotonic()
-            first = last if first is None else first
-            pieces += 1
-        text += delta.text
-        reasoning += delta.reasoning
-        finish_reason = delta.finish_reason or finish_reason
-        if delta.usage is not None and delta.usage.completion_tokens is not None:
-            counted = delta.usage.completion_tokens
+    started = time.monotonic()
+    came = _collect(OpenAIClient(base_url, api_key, timeout), model, prompt, max_tokens)
     ended = time.monotonic()
-    if first is None and counted:
-        first = last = ended  # tokens came, and none of them could be seen
-    tokens = pieces if counted is None else counted
-    span = last - (first or last)
+    first = ended if came.first is None else came.first
+    span = (ended if came.last is None else came.last) - first
+    tokens = came.pieces if came.counted is None else came.counted
     proof = Proof(
         model=model,
         prompt=prompt,
-        text=text or reasoning,
-        first_token_seconds=(first or ended) - started,
+        text=came.text or came.reasoning,
+        first_token_seconds=first - started,
         tokens_per_second=(tokens - 1) / span if tokens > 1 and span > 0 else None,
         tokens=tokens,
-        finish_reason=finish_reason,
+        finish_reason=came.finish_reason,
         device=device,
         seconds=ended - started,
     )
-    _check(proof, max_tokens, by_server=counted is not None, expect_words=expect_words)
+    _check(proof, max_tokens, by_server=came.counted is not None, expect_words=expect_words)
     return proof
+
+
+class _Came(msgspec.Struct, kw_only=True):
+    """What came back so far; `first` and `last` are the arrivals of those tokens by the monotonic clock."""
+
+    text: str = ""
+    reasoning: str = ""
+    finish_reason: str | None = None
+    pieces: int = 0
+    counted: int | None = None
+    first: float | None = None
+    last: float | None = None
+
+
+def _collect(client: OpenAIClient, model: str, prompt: str, max_tokens: int) -> _Came:
+    came = _Came()
+    question = [Message(role="user", content=prompt)]
+    for delta in client.chat(question, model, max_tokens=max_tokens, temperature=0.0, stream=True):
+        if delta.generated:
+            came.last = time.monotonic()
+            came.first = came.last if came.first is None else came.first
+            came.pieces += 1
+        came.text += delta.text
+        came.reasoning += delta.reasoning
+        came.finish_reason = delta.finish_reason or came.finish_reason
+        if delta.usage is not None and delta.usage.completion_tokens is not None:
+            came.counted = delta.usage.completion_tokens
+    return came
 
 
 def _problem(proof: Proof, max_tokens: int, *, by_server: bool, expect_words: bool) -> str | None:
@@ -122,5 +134,5 @@ def _check(proof: Proof, max_tokens: int, *, by_server: bool, expect_words: bool
         raise VerificationFailed(
             f"the first token of {proof.model} is not proven: {problem}",
             why=f"it answered {proof.text[:200]!r} ({proof.tokens} tokens, finish reason {proof.finish_reason})",
-            fix="look at the server's log, then run it again: firstlight doctor",
+            fix="look at the server's log, then run it again",
         )

@@ -74,7 +74,7 @@ def _meaning(status: int, words: str, model: str | None, served: list[str]) -> t
     if status == 429:
         return "it has too many requests", "try again in a moment"
     if status >= 500:
-        return "the server itself failed", "look at the server's log; it may be loading or dead: firstlight doctor"
+        return "the server itself failed", "look at the server's log; it may be loading or dead"
     return "it refused the request", "correct what the server says above"
 
 

@@ -29,10 +29,12 @@ _PREFIXES = (
     re.compile(r"^\((?P<tag>[\w.:-]+ pid=\d+)[^)]*\) ?"),  # one of several processes
     re.compile(r"^\[?(?P<tag>rank\d+)\]?: ?"),
     re.compile(rf"^\[?(?P<level>{_LEVELS})\]? \d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)? (?:\[[^\]\s]+:\d+\]|\S+\.py:\d+\]) ?"),
+    re.compile(r"^(?P<letter>[IWEF])\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ [^\s\]]+:\d+\] ?"),  # glog and torch
     re.compile(rf"^(?P<level>{_LEVELS}):[ \t]+"),
     re.compile(rf"^\[(?P<level>{_LEVELS})\] "),
     re.compile(rf"^[\w.]+ - (?P<level>{_LEVELS}) - (?:\S+:\d+ - )?"),
 )
+_LETTERS = {"I": "INFO", "W": "WARNING", "E": "ERROR", "F": "FATAL"}
 _LEVEL_WORD = re.compile(rf"\blevel=(?P<level>{_LEVELS})\b", re.IGNORECASE)
 _PYTHON_WARNING = re.compile(r"\b[A-Z]\w*Warning: ")
 _TRACEBACK = "Traceback (most recent call last):"
@@ -142,7 +144,7 @@ def _parse(number: int, raw: str) -> _Line:
                 text, stripped = text[match.end() :], True
                 groups = match.groupdict()
                 tag = groups.get("tag") or tag
-                level = groups.get("level") or level
+                level = groups.get("level") or _LETTERS.get(groups.get("letter", "")) or level
     if not level:
         word = _LEVEL_WORD.search(text)
         level = word["level"].upper() if word else "WARNING" if _PYTHON_WARNING.search(text) else ""
@@ -152,6 +154,13 @@ def _parse(number: int, raw: str) -> _Line:
 def clean_line(raw: str) -> str:
     """Return what a raw line of a log says: no colours, progress bars, process or time prefixes; may be empty."""
     return _parse(0, raw).text.strip()
+
+
+def progress_line(raw: str) -> str:
+    """Return what a raw line tells a person who waits, or an empty string for warnings, fragments and empty lines."""
+    line = _parse(0, raw)
+    text = line.text.strip()
+    return text if not line.warning and line.level != "DEBUG" and len(text.split()) > 1 else ""
 
 
 def _final_exceptions(lines: Sequence[_Line]) -> Iterator[_Line]:

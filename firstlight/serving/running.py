@@ -14,7 +14,7 @@ from firstlight.events import Step
 from firstlight.files import write_atomic, writer_lock
 from firstlight.home import Home
 from firstlight.process import run
-from firstlight.serving.causes import clean_line, read_log
+from firstlight.serving.causes import progress_line, read_log
 from firstlight.serving.ports import require_free_port
 from firstlight.serving.records import (
     RECORD,
@@ -85,18 +85,7 @@ def detach(spec: ServerSpec, home: Home, details: Details | None = None, hold: t
         prepare_log(log)
         status.unlink(missing_ok=True)
         pid = _start_detached(spec, log, status, hold)
-        record = Detached(
-            name=spec.name,
-            pid=pid,
-            pid_start=process_start(pid) or 0,
-            boot_id=boot_id(),
-            engine=spec.engine,
-            model=spec.model_id,
-            endpoint=spec.base_url,
-            started=time.time(),
-            log=str(log),
-            details=details or Details(),
-        )
+        record = _new_record(spec, pid, log, details)
         try:
             write_atomic(folder / RECORD, msgspec.json.format(msgspec.json.encode(record), indent=2))
         except OSError as error:
@@ -107,6 +96,21 @@ def detach(spec: ServerSpec, home: Home, details: Details | None = None, hold: t
                 fix=f"ls -ld {folder}",
             ) from error
         return record
+
+
+def _new_record(spec: ServerSpec, pid: int, log: Path, details: Details | None) -> Detached:
+    return Detached(
+        name=spec.name,
+        pid=pid,
+        pid_start=process_start(pid) or 0,
+        boot_id=boot_id(),
+        engine=spec.engine,
+        model=spec.model_id,
+        endpoint=spec.base_url,
+        started=time.time(),
+        log=str(log),
+        details=details or Details(),
+    )
 
 
 def _start_detached(spec: ServerSpec, log: Path, status: Path, hold: tuple[int, ...]) -> int:
@@ -143,7 +147,7 @@ class _WatchedRecord:
 
     def last_line(self) -> str:
         lines = read_log(self.spec.log, max(0, self.spec.log.stat().st_size - 16384)).split("\n")
-        return next((text for text in map(clean_line, reversed(lines)) if text), "")
+        return next((text for text in map(progress_line, reversed(lines)) if text), "")
 
     def log_text(self) -> str:
         return read_log(self.spec.log)

@@ -7,6 +7,7 @@ import http.client
 import os
 import shutil
 import sys
+import textwrap
 import time
 from collections import deque
 from pathlib import Path
@@ -20,7 +21,7 @@ from firstlight.events import Step
 from firstlight.home import Home
 from firstlight.process import Child, Command, stop_group
 from firstlight.serving import guard
-from firstlight.serving.causes import clean_line, find_cause, load_causes, read_log
+from firstlight.serving.causes import find_cause, load_causes, progress_line, read_log
 from firstlight.serving.ports import port_holder, require_free_port
 from firstlight.serving.records import process_start
 
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.2
 REPORT_SECONDS = 1.0
+_DETAIL = 100
+"""Characters of the log that a progress line has room for."""
+LINE_LENGTH = 240
+"""Signs of a log line that an error quotes; its evidence holds more."""
 _KILLED = 128 + 9
 _WILDCARDS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to reach it, not where to bind
 
@@ -94,7 +99,7 @@ def guard_words(options: list[str], command: Command) -> tuple[str, ...]:
     where = command.folder / program if command.folder and "/" in program else program
     if shutil.which(where, path=path) is None:
         raise FirstlightError(
-            f"cannot start {program}", why="there is no such program that may be run", fix="firstlight doctor"
+            f"cannot start {program}", why="there is no such program that may be run", fix=f"ls -l {program}"
         )
     return (sys.executable, "-I", "-S", str(guard.__file__), *options, "--", *command.argv)
 
@@ -127,13 +132,14 @@ def _failure(
     found = find_cause(server.log_text(), load_causes(spec.engine))
     where = f"whole log: {spec.log}"
     evidence = f"{found.excerpt}\n{where} (line {found.number})" if found else where
+    line = textwrap.shorten(found.line, LINE_LENGTH, placeholder=" …") if found else ""
     if found and found.cause:
-        return kind(what, why=f"{found.cause.cause} ({found.line})", fix=found.cause.fix, evidence=evidence)
+        return kind(what, why=f"{found.cause.cause} ({line})", fix=found.cause.fix, evidence=evidence)
     if killed:
         why = "nobody here killed it: the kernel does so when memory runs out"
         return kind(what, why=why, fix="look: dmesg | grep -i 'killed process'", evidence=evidence)
     last = server.last_line()
-    why = found.line if found else f"last line of its log: {last}" if last else "its log is empty"
+    why = line if found else f"last line of its log: {last}" if last else "its log is empty"
     return kind(what, why=why, fix=fix, evidence=evidence)
 
 
@@ -186,9 +192,7 @@ def wait_until_ready(server: Watched, step: Step, failure: type[FirstlightError]
             )
         if seconds - reported >= REPORT_SECONDS:
             reported = seconds
-            step.progress(
-                int(seconds), int(spec.ready_timeout), "items", f"{seconds:.0f} s  {server.last_line()[:160]}"
-            )
+            step.progress(0, None, "items", server.last_line()[:_DETAIL])
         time.sleep(POLL_SECONDS)
 
 
@@ -242,7 +246,7 @@ class RunningServer:
         lines: deque[str] = deque(maxlen=1)
 
         def keep(line: str) -> None:
-            text = clean_line(line)
+            text = progress_line(line)
             if text:
                 lines.append(text)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke.collection import Collection
 
-from firstlight.tasks import serve, setup
+from firstlight.tasks import model, serve, setup
 from firstlight.tasks.facts import machine, plan
 from firstlight.tasks.talk import ask, chat
 from firstlight.tasks.up import down, up
@@ -14,3 +14,4 @@ for _task in (up, down, machine, plan, chat, ask):
     namespace.add_task(_task)
 namespace.add_collection(setup.collection)
 namespace.add_collection(serve.collection)
+namespace.add_collection(model.collection)

@@ -33,11 +33,15 @@ SETUP_HELP = {
 }
 
 
-def this_machine() -> Machine:
-    """Return the facts of the machine that we run on."""
+PATIENCE = 30.0
+"""Seconds that a driver may take to tell its facts before something big is decided by them."""
+
+
+def this_machine(*, patience: float = 8.0) -> Machine:
+    """Return the facts of the machine that we run on; a probe has `patience` seconds."""
     from firstlight.machine.reading import read_machine
 
-    return read_machine()
+    return read_machine(deadline=patience)
 
 
 def machine_in_question(machine_file: str | None) -> Machine:

@@ -19,7 +19,7 @@ from firstlight.planning.choose import choose
 from firstlight.planning.plan import Plan
 from firstlight.planning.request import Request
 from firstlight.proof.receipts import to_json
-from firstlight.tasks.asking import confirmed, home_of, request_of, this_machine
+from firstlight.tasks.asking import PATIENCE, confirmed, home_of, request_of, this_machine
 from firstlight.ui.ending import next_steps, summary
 from firstlight.ui.progress import progress
 from firstlight.ui.terminal import show, speaks_unicode, tell, width
@@ -101,7 +101,10 @@ def _ending(result: Result, *, json: bool) -> int:
     else:
         show("\n".join(["", *summary(receipt, width(), unicode=speaks_unicode(sys.stdout))]))
         if receipt.endpoint and receipt.model_id:
-            show("\n" + next_steps(receipt.endpoint, receipt.model_id))
+            stopped = (
+                result.stopped and "The engine was stopped after its proof; `firstlight up --detach` leaves it running:"
+            )
+            show("\n".join(["", *([stopped] if stopped else []), next_steps(receipt.endpoint, receipt.model_id)]))
     if server is None:
         return 0
     tell("\nserving; Ctrl-C ends it")
@@ -150,7 +153,7 @@ def _with_current(
 
 def _request_for_current(engine: str, model: str | None, port: int | None) -> tuple[Machine, Request]:
     """Return the facts, and the request that leads the plan to the build of the engine's current environment."""
-    facts = this_machine()
+    facts = this_machine(patience=PATIENCE)
     request = request_of(engine, facts, elsewhere=False, model=model)
     present = Store(home_of(facts), engine).current()
     known = [build.id for build in load_catalogue().engines[engine].build]

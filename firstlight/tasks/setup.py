@@ -9,7 +9,7 @@ from invoke.collection import Collection
 from invoke.context import Context
 
 from firstlight.errors import UsageError
-from firstlight.tasks.asking import PLAN_HELP, SETUP_HELP, confirmed, home_of, request_of, this_machine
+from firstlight.tasks.asking import PATIENCE, PLAN_HELP, SETUP_HELP, confirmed, home_of, request_of, this_machine
 from firstlight.tasks.edge import command, folder
 
 _HELP = {
@@ -71,7 +71,7 @@ def _facts(machine_file: str | None, *, proof: bool) -> Any:
     """Return the facts to plan for; another machine's keep this machine's disks and Pythons, where the work is done."""
     from firstlight.tasks.asking import machine_in_question
 
-    here = this_machine()
+    here = this_machine(patience=PATIENCE)
     if machine_file is None:
         return here
     if proof:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from invoke.context import Context
 
 from firstlight.errors import UsageError
-from firstlight.tasks.asking import PLAN_HELP, SETUP_HELP, home_of, request_of, this_machine
+from firstlight.tasks.asking import PATIENCE, PLAN_HELP, SETUP_HELP, home_of, request_of, this_machine
 from firstlight.tasks.edge import after_dashes, command
 
 _HELP = {
@@ -53,7 +53,7 @@ def up(
     after: Literal["stop", "keep", "detach"] = "detach" if detach else "keep" if keep and not once else "stop"
     words: dict[str, Any] = {"gpus": gpus, "cuda": cuda, "release": release, "build": build, "python": python}
     words |= {"port": port, "environment": environment, "channel": channel, "index": index, "find_links": find_links}
-    facts = this_machine()
+    facts = this_machine(patience=PATIENCE)
     request = request_of(pick_engine(facts, engine), facts, elsewhere=False, model=model, **words)
     return apply(
         "up",

@@ -23,7 +23,7 @@ _LINE_EVERY = 5.0
 def amount(event: StepProgress, seconds: float) -> str:
     """Return how far a step is, in words: done, total, share, rate, time left."""
     if event.unit == "items":
-        return f"{event.done} of {event.total}" if event.total else f"{event.done}"
+        return f"{event.done} of {event.total}" if event.total else f"{event.done}" if event.done else ""
     speed = event.done / seconds if seconds > 0 else 0.0
     if not event.total:
         return f"{size(event.done)}, {rate(speed)}" if event.done else ""

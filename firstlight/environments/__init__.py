@@ -1,0 +1,1 @@
+"""Isolated environments: conda packages, wheels, and generations. Nothing here knows an engine."""

@@ -1,0 +1,183 @@
+"""Runs uv, and reads what it draws: its progress bars become numbers, its messages go to the log."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from firstlight.environments.pipconfig import redact
+from firstlight.errors import FirstlightError
+from firstlight.events import Step
+from firstlight.process import run
+
+_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_ERASE_LINE = "\x1b[2K"
+_FRAME = "Preparing packages..."
+_COUNT = re.compile(r"\s*\((\d+)/(\d+)\)")
+_BAR = re.compile(r"(\S+)\s+-+\s+([\d.]+) ?([KMGT]i)?B/([\d.]+) ?([KMGT]i)?B")
+_RESOLVING = re.compile(r"[\u2800-\u28ff] (\S+==\S+)")
+_DRAWN = re.compile(r"[\u2800-\u28ff]|[\u2588\u2591]{3}|Preparing packages\.\.\.|Resolving dependencies\.\.\.")
+_FACTOR = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
+_MEMORY = 65536  # characters of a redraw that are kept until its end is seen
+
+
+class UvResult(msgspec.Struct, frozen=True):
+    """How uv ended, and what it said (credentials removed)."""
+
+    returncode: int
+    messages: list[str]
+    downloaded: int
+    """Bytes."""
+
+
+def find_uv() -> Path:
+    """Return the path of the uv program that came with firstlight.
+
+    Raises:
+        FirstlightError: the installation of firstlight is damaged.
+    """
+    try:
+        from uv import find_uv_bin
+
+        return Path(find_uv_bin())
+    except (ImportError, FileNotFoundError) as error:
+        raise FirstlightError(
+            "uv, which installs wheels, is not there",
+            why="it comes with firstlight: this installation is damaged",
+            fix="python -m pip install --force-reinstall uv",
+        ) from error
+
+
+class Screen:
+    """Reads the terminal that uv draws on: one bar per running download, redrawn twenty times a second.
+
+    uv 0.13 has no progress output for programs. A bar that was drawn and is gone from the next drawing is complete.
+    """
+
+    def __init__(self, step: Step, log: Path | None = None, expected: int | None = None) -> None:
+        self.step = step
+        self.messages: list[str] = []
+        self.downloads: dict[str, tuple[int, int]] = {}
+        self._expected = expected
+        self._decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
+        self._line = ""
+        self._frame = ""
+        self._told = -1
+        self._log = log
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def downloaded(self) -> int:
+        """Bytes downloaded so far."""
+        return sum(done for done, _total in self.downloads.values())
+
+    def feed(self, drawn: bytes) -> None:
+        """Take what was drawn."""
+        text = self._decode(drawn)
+        self._read_frames(_ESCAPE.sub("", text))
+        pieces = (self._line + text).split("\n")
+        self._line = pieces.pop()[-_MEMORY:]
+        for piece in pieces:
+            self._message(piece)
+
+    def close(self) -> None:
+        """Take the end: an unfinished line is a message too, and all bars are complete."""
+        self._message(self._line)
+        self._line = ""
+
+    def complete(self) -> None:
+        """Take note that every download came to its end."""
+        self.downloads = {name: (total, total) for name, (_done, total) in self.downloads.items()}
+
+    def _message(self, piece: str) -> None:
+        line = _ESCAPE.sub("", piece.rpartition(_ERASE_LINE)[2]).replace("\r", "").rstrip()
+        if not line.strip() or _DRAWN.search(line) or _BAR.search(line) or "experimental and may change" in line:
+            return
+        line = redact(line)
+        self.messages.append(line)
+        if line.startswith("Prepared "):
+            self.complete()
+        if self._log is not None:
+            with contextlib.suppress(OSError), self._log.open("a") as sink:  # a full disk must not stop the reader
+                sink.write(line + "\n")
+
+    def _read_frames(self, plain: str) -> None:
+        resolving = _RESOLVING.findall(plain)
+        if resolving and not self.downloads:
+            self.step.progress(0, None, detail=f"resolving {resolving[-1]}")
+        *finished, self._frame = (self._frame + plain).split(_FRAME)
+        self._frame = self._frame[-_MEMORY:]
+        for frame in finished:
+            self._read_frame(frame)
+
+    def _read_frame(self, frame: str) -> None:
+        count = _COUNT.match(frame)
+        if count is None:
+            return
+        running = {name: (_bytes(done, unit), _bytes(total, of)) for name, done, unit, total, of in _BAR.findall(frame)}
+        for name, (_done, total) in self.downloads.items():
+            if name not in running:
+                self.downloads[name] = (total, total)
+        self.downloads.update(running)
+        known = sum(total for _done, total in self.downloads.values())
+        everything = len(self.downloads) >= int(count[2])
+        total = known if everything else max(known, self._expected or 0)
+        if self.downloaded != self._told and self.downloads:
+            self._told = self.downloaded
+            largest = max(running, key=lambda name: running[name][1] - running[name][0], default="")
+            detail = f"{count[1]} of {count[2]} wheels" + (f", {largest}" if largest else "")
+            self.step.progress(self.downloaded, total if everything or self._expected else None, detail=detail)
+
+
+def _bytes(number: str, unit: str) -> int:
+    return int(float(number) * _FACTOR[unit])
+
+
+def run_uv(
+    arguments: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    cache: Path,
+    step: Step,
+    log: Path | None = None,
+    hold: tuple[int, ...] = (),
+    expected: int | None = None,
+) -> UvResult:
+    """Run uv to its end and return how it ended; a failing uv is not an exception.
+
+    It runs beside its cache, so that no project of the folder that we were called in has a say.
+
+    Args:
+        arguments: its words, beginning with the command.
+        environment: variables laid over ours, credentials among them.
+        cache: its cache folder.
+        step: takes the progress, in bytes.
+        log: file that its messages are appended to.
+        hold: descriptors that it keeps open.
+        expected: bytes that are expected to be downloaded, until it is known better.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    screen = Screen(step, log, expected)
+    variables: dict[str, str | None] = {
+        # What our caller's shell has activated must not decide where we install.
+        **dict.fromkeys(
+            ("VIRTUAL_ENV", "CONDA_PREFIX", "UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_PROJECT", "UV_NO_PROGRESS")
+        ),
+        **dict.fromkeys(("PYTHONPATH", "PYTHONHOME", "UV_WORKING_DIR", "UV_NO_CACHE", "COLUMNS", "FORCE_COLOR")),
+        "NO_COLOR": "1",
+        "TERM": "xterm",
+        "UV_CACHE_DIR": str(cache),
+        **environment,
+    }
+    ended = run([str(find_uv()), *arguments], environment=variables, folder=cache.parent, hold=hold, screen=screen.feed)
+    screen.close()
+    if ended.returncode == 0 and screen.downloads:
+        screen.complete()
+        step.progress(screen.downloaded, screen.downloaded)
+    return UvResult(ended.returncode, screen.messages, screen.downloaded)

