@@ -90,6 +90,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     home: Home
     store: Store
     settings: PipSettings
+    uv: UvTool
     log: Path
     hold: tuple[int, ...] = ()
 
@@ -151,7 +152,7 @@ def _decided(goal: Goal, machine: Machine, recorder: Recorder) -> Site:
             raise nothing_fits(plan)
         current.detail = plan.build.id
         for reason in plan.because[1:]:
-            current.note(reason)
+            (current.warn if reason in plan.warnings else current.note)(reason)
     home = Home(Path(plan.home))
     home.prepare()
     if goal.talk:
@@ -165,6 +166,7 @@ def _decided(goal: Goal, machine: Machine, recorder: Recorder) -> Site:
         home=home,
         store=Store(home, plan.engine),
         settings=settings,
+        uv=uv_tool(settings, home),
         log=home.root / "logs" / f"{plan.engine}-{goal.what}.log",
     )
 
@@ -241,7 +243,7 @@ def _model(site: Site, recorder: Recorder) -> ServedModel:
             site.request.model,
             talk=site.goal.talk,
             home=site.home,
-            uv=uv_tool(site.settings, site.home),
+            uv=site.uv,
             step=current,
             log=site.log,
             hold=site.hold,
@@ -303,7 +305,9 @@ def _receipt(
     reused = built is None or built.outcome == "reused"
     packages: list[CondaPackage | InstalledPackage] = [] if reused else [*generation.conda, *generation.wheels]
     fetched = [
-        FetchedFile(name=item.name, source=item.source, version=item.version, size=item.size, sha256=item.sha256)
+        FetchedFile(
+            name=item.name, source=item.source or "unknown", version=item.version, size=item.size, sha256=item.sha256
+        )
         for item in packages
     ]
     fetched += [

@@ -83,7 +83,7 @@ def explain(error: ParseError, names: list[str]) -> UsageError:
 
 
 def help_first(words: list[str]) -> list[str]:
-    """Return `ask --help` as `--help ask`: after a command that takes a word, Invoke would take --help for that word."""
+    """Return `ask --help` as `--help ask`: after a command that takes a word, Invoke takes --help for that word."""
     ours = words[: words.index("--")] if "--" in words else words
     if len(ours) > 1 and not ours[1].startswith("-") and {"--help", "-h"} & set(ours[2:]):
         return [words[0], "--help", words[1]]

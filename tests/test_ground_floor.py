@@ -57,7 +57,7 @@ def test_the_lock_names_its_holder_and_outlives_it_with_a_child(tmp_path: Path) 
         "from pathlib import Path\n"
         "from firstlight.files import writer_lock\n"
         "with writer_lock(Path(sys.argv[1]), 'environments') as hold:\n"
-        "    child = subprocess.Popen(['sleep', '30'], pass_fds=(hold,), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
+        "    child = subprocess.Popen(['sleep', '30'], pass_fds=(hold,), stdout=-3, stderr=-3)\n"
         "    print(child.pid, flush=True)\n"
         "    os.kill(os.getpid(), 9)\n"
     )

@@ -17,6 +17,7 @@ from support.loopback_hub import COMMIT, Faults, loopback_hub
 
 from firstlight.errors import FirstlightError, NetworkFailed, UsageError, VerificationFailed
 from firstlight.home import Home
+from firstlight.models import hub_worker
 from firstlight.models.fetch import fetch_model, find_fetched
 from firstlight.models.hubs import answering_hub, endpoints, load_hubs, probe_hubs
 from firstlight.models.local import inspect_folder
@@ -156,6 +157,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from support.hub_client import Remembered, hub, hubs, uv_tool
 from firstlight.home import Home
+from firstlight.models import hub_worker
 from firstlight.models.fetch import fetch_model
 from firstlight.models.reference import parse_reference
 fetch_model(parse_reference({words!r}), Home(Path({home!r})), uv=uv_tool(Path({cache!r})), step=Remembered().step(),
@@ -238,6 +240,21 @@ def test_a_file_that_is_always_damaged_is_never_taken(fetching, tiny):
         fetching("hf:own/tiny", hubs(hub("loop", server.url), attempts=1))
     assert "model.safetensors is damaged: SHA-256" in caught.value.why
     assert not fetching.holds("huggingface", "own/tiny")
+
+
+def test_a_library_that_reads_its_files_back_does_not_count_as_stuck(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(hub_worker, "_INTERVAL", 0.01)
+    (tmp_path / "model.safetensors").write_bytes(bytes(4 << 20))
+    stop = threading.Event()
+    watch = threading.Thread(target=hub_worker._watch, args=(tmp_path, ["model.safetensors"], 4 << 20, stop))
+    watch.start()
+    deadline, told = time.monotonic() + 20, ""
+    while told.count('"done": 4194304') < 3 and time.monotonic() < deadline:
+        (tmp_path / "model.safetensors").read_bytes()
+        told += capsys.readouterr().out
+    stop.set()
+    watch.join()
+    assert told.count('"done": 4194304') >= 3
 
 
 # ── it cannot come ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -109,7 +109,8 @@ folder = sys.argv[1]
 tokenizer = AutoTokenizer.from_pretrained(folder)
 model = AutoModelForCausalLM.from_pretrained(folder, torch_dtype=torch.bfloat16)
 chat = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False, add_generation_prompt=True)
-prompts = [chat, "a", "<|im_end|>", "<|endoftext|><|im_end|>" * 20, "hello " * 200, "Zürich 你好", chat + "<|im_end|>", "\\0"]
+ends = ["<|im_end|>", "<|endoftext|><|im_end|>" * 20, chat + "<|im_end|>"]
+prompts = [chat, "a", *ends, "hello " * 200, "Zürich 你好", "\\0"]
 may_say = torch.tensor([t.isascii() and t.isalpha() for t in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))])
 lengths, margins, texts, back = [], [], [], []
 for prompt in prompts:
@@ -123,9 +124,11 @@ for prompt in prompts:
         logits = model(output).logits.float()
     margins.append((logits[..., may_say].max(-1).values - logits[..., ~may_say].max(-1).values).min().item())
 torch.manual_seed(0)
-hot = model.generate(**tokenizer(chat, return_tensors="pt"), max_new_tokens=200, do_sample=True, temperature=1.0, top_k=0)
+inputs = tokenizer(chat, return_tensors="pt")
+hot = model.generate(**inputs, max_new_tokens=200, do_sample=True, temperature=1.0, top_k=0)[0]
+hot = hot[inputs["input_ids"].shape[1]:]
 print(json.dumps({"chat": chat, "lengths": lengths, "margins": margins, "texts": texts, "back": back,
-                  "hot": tokenizer.decode(hot[0])[len(chat):], "hot_length": hot.shape[1] - len(tokenizer(chat)["input_ids"]),
+                  "hot": tokenizer.decode(hot), "hot_length": len(hot),
                   "stops": model.generation_config.eos_token_id, "version": transformers.__version__}))
 """
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from firstlight.catalogue.names import engine_names
 from firstlight.engines.base import Engine, Serving, ServingRequest
 from firstlight.errors import UsageError, did_you_mean
 
-__all__ = ["KNOWN", "Engine", "Serving", "ServingRequest", "find"]
-
-KNOWN = ("vllm", "transformers")
-
+__all__ = ["Engine", "Serving", "ServingRequest", "find"]
 
 def find(name: str) -> Engine:
     """Return the engine of that name.
@@ -18,9 +16,10 @@ def find(name: str) -> Engine:
     Raises:
         UsageError: there is none; near names are offered.
     """
-    if name not in KNOWN:
+    known = engine_names()
+    if name not in known:
         raise UsageError(
-            f'there is no engine "{name}"{did_you_mean(name, list(KNOWN))}', fix=f"choose one of: {', '.join(KNOWN)}"
+            f'there is no engine "{name}"{did_you_mean(name, known)}', fix=f"choose one of: {', '.join(known)}"
         )
     engine: Engine = import_module(f"firstlight.engines.{name}").ENGINE
     return engine

@@ -54,7 +54,7 @@ class CondaPackage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Failure(msgspec.Struct, frozen=True):
-    """Why one source did not do."""
+    """Why one source did not do; its channels stand without credentials."""
 
     channels: tuple[str, ...]
     kind: str
@@ -120,7 +120,8 @@ def create_prefix(
             "cache": str(cache.absolute()),
         }
         _note(log, f"conda packages from {', '.join(sources)}: {', '.join(specs)}")
-        result = _run_worker(request, sources, step, hold, stall)
+        names = tuple(redact(source) for source in sources)
+        result = _run_worker(request, names, step, hold, stall)
         if not isinstance(result, _Failure):
             _finish(prefix, specs, result)
             for package in result:
@@ -142,7 +143,7 @@ def _note(log: Path, line: str) -> None:
 
 
 def _run_worker(
-    request: dict[str, Any], sources: tuple[str, ...], step: Step, hold: tuple[int, ...], stall: float
+    request: dict[str, Any], names: tuple[str, ...], step: Step, hold: tuple[int, ...], stall: float
 ) -> list[CondaPackage] | _Failure:
     heard = [time.monotonic()]
     ending: list[dict[str, Any]] = []
@@ -167,16 +168,16 @@ def _run_worker(
         while (status := child.wait(0.1)) is None:
             if time.monotonic() - heard[0] > stall:
                 child.stop(grace=2.0)
-                return _Failure(sources, "silent", f"nothing arrived for {stall:g} s")
+                return _Failure(names, "silent", f"nothing arrived for {stall:g} s")
     except BaseException:
         child.stop(grace=5.0)
         raise
     if ending and ending[-1]["event"] == "result":
         return msgspec.convert(ending[-1]["packages"], list[CondaPackage])
     if ending:
-        return _failure(sources, ending[-1])
+        return _failure(names, ending[-1])
     kind = "interrupted" if status in {-2, -15} else "crashed"
-    return _Failure(sources, kind, child.output[-500:] or f"the worker ended with status {status}")
+    return _Failure(names, kind, child.output[-500:] or f"the worker ended with status {status}")
 
 
 def _failure(sources: tuple[str, ...], told: dict[str, Any]) -> _Failure:

@@ -55,14 +55,21 @@ class Progress:
         self.linked += 1
         self._tell(f"{self.linked} of {self.packages} packages", force=True)
 
+    def on_populate_cache_start(self, operation: int, _package_name: str) -> int:
+        """Take that a package is wanted; the number that is returned stands for it from now on."""
+        return operation
+
+    def on_download_start(self, cache_entry: int) -> int:
+        """Take that a package's download begins, perhaps once more."""
+        return cache_entry
+
     def _number(self, *_arguments: object) -> int:
         return 0
 
     def _nothing(self, *_arguments: object) -> None:
         return None
 
-    on_populate_cache_start = on_validate_start = on_download_start = on_unlink_start = _number
-    on_post_link_start = on_pre_unlink_start = _number
+    on_validate_start = on_unlink_start = on_post_link_start = on_pre_unlink_start = _number
     on_transaction_start = on_transaction_operation_start = on_validate_complete = on_download_completed = _nothing
     on_populate_cache_complete = on_unlink_complete = on_transaction_operation_complete = _nothing
     on_transaction_complete = on_post_link_complete = on_pre_unlink_complete = _nothing

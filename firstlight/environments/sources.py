@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ _OFFICIAL = "https://conda.anaconda.org"
 _REPODATA = ("repodata.json.zst", "repodata.json")
 _LARGEST_PAGE = 32 << 20
 _CHUNK = 1 << 16
+_CPYTHON = re.compile(r"cp3(\d+)")  # not cp313t, the free-threaded build
 
 
 class ChannelProbe(msgspec.Struct, frozen=True, kw_only=True):
@@ -235,7 +237,7 @@ def _pythons(names: Sequence[str], version: str, arch: str) -> list[str]:
     from packaging.utils import InvalidWheelFilename, parse_wheel_filename
     from packaging.version import InvalidVersion
 
-    found: set[tuple[int, int]] = set()
+    found: set[int] = set()
     for name in names:
         if not (name.startswith("torch-") and name.endswith(".whl")):
             continue
@@ -247,6 +249,7 @@ def _pythons(names: Sequence[str], version: str, arch: str) -> list[str]:
             continue
         for tag in tags:
             fits = "linux" in tag.platform and tag.platform.endswith(f"_{arch}")
-            if fits and tag.interpreter.startswith("cp3") and tag.abi == tag.interpreter:
-                found.add((3, int(tag.interpreter[3:])))
-    return [f"{major}.{minor}" for major, minor in sorted(found, reverse=True)]
+            cpython = _CPYTHON.fullmatch(tag.interpreter)
+            if fits and cpython and tag.abi == tag.interpreter:
+                found.add(int(cpython[1]))
+    return [f"3.{minor}" for minor in sorted(found, reverse=True)]

@@ -89,13 +89,14 @@ def _torch_in_question(machine: Machine, entry: EngineEntry, request: Request) -
 def remembered(home: Home | None, request: Request) -> Request | None:
     """Return the request with the supply that this home's environment was built from; None: it has to be asked for.
 
-    An environment that is there needs no network: the second run must not wait for silent mirrors.
+    An environment that is there needs no network: the second run must not wait for silent mirrors. A request without
+    wishes of its own about sources takes whatever the current environment was made from.
     """
     if home is None:
         return None
     with contextlib.suppress(OSError, msgspec.DecodeError):
         record = msgspec.json.decode((home.environments / request.engine / _RECORD).read_bytes(), type=_Record)
-        if record.wishes == _wishes(request):
+        if record.wishes == _wishes(request) or not _wishes_for_sources(request):
             return msgspec.structs.replace(request, supply=record.supply)
     return None
 
@@ -110,3 +111,7 @@ def _wishes(request: Request) -> str:
     return msgspec.json.encode(
         [request.environment, request.channels, request.indexes, request.find_links, request.cuda]
     ).decode()
+
+
+def _wishes_for_sources(request: Request) -> bool:
+    return request.environment != "auto" or bool(request.channels or request.indexes or request.find_links)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import functools
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,6 +37,7 @@ class UvResult(msgspec.Struct, frozen=True):
     """Bytes."""
 
 
+@functools.cache
 def find_uv() -> Path:
     """Return the path of the uv program that came with firstlight.
 
@@ -139,6 +142,21 @@ def _bytes(number: str, unit: str) -> int:
     return int(float(number) * _FACTOR[unit])
 
 
+def _configuration() -> dict[str, str]:
+    """Return the variables that make uv read the user's or the machine's uv.toml, and no project's.
+
+    Otherwise a pyproject.toml above the folder that we were called in, or above our home, would have a say.
+    Source: uv's documentation, "Configuration files".
+    """
+    if os.environ.get("UV_CONFIG_FILE") or os.environ.get("UV_NO_CONFIG"):
+        return {}
+    own = Path(os.environ.get("XDG_CONFIG_HOME") or Path("~/.config").expanduser()) / "uv" / "uv.toml"
+    for file in (own, Path("/etc/uv/uv.toml")):
+        if os.access(file, os.R_OK):
+            return {"UV_CONFIG_FILE": str(file)}
+    return {"UV_NO_CONFIG": "1"}
+
+
 def run_uv(
     arguments: Sequence[str],
     *,
@@ -150,8 +168,6 @@ def run_uv(
     expected: int | None = None,
 ) -> UvResult:
     """Run uv to its end and return how it ended; a failing uv is not an exception.
-
-    It runs beside its cache, so that no project of the folder that we were called in has a say.
 
     Args:
         arguments: its words, beginning with the command.
@@ -172,6 +188,7 @@ def run_uv(
         **dict.fromkeys(("PYTHONPATH", "PYTHONHOME", "UV_WORKING_DIR", "UV_NO_CACHE", "COLUMNS", "FORCE_COLOR")),
         "NO_COLOR": "1",
         "TERM": "xterm",
+        **_configuration(),
         "UV_CACHE_DIR": str(cache),
         **environment,
     }

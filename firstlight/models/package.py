@@ -51,7 +51,19 @@ def fetch_package(
 
 def _install(requirement: str, folder: Path, *, uv: UvTool, log: Path, hold: tuple[int, ...]) -> None:
     # Its own requirements are a program's; the file alone is wanted.
-    options = ("--no-deps", "--no-compile", "--only-binary", ":all:", "--python", uv.python, "--target", str(folder))
+    # A copy: with a hard link, damage to the model would be damage to uv's cache, and come back with every new fetch.
+    options = (
+        "--link-mode",
+        "copy",
+        "--no-deps",
+        "--no-compile",
+        "--only-binary",
+        ":all:",
+        "--python",
+        uv.python,
+        "--target",
+        str(folder),
+    )
     argv = (str(uv.uv), "pip", "install", *uv.arguments, *options, requirement)
     ended = run(argv, environment=uv.variables(), log=log, hold=hold)
     if ended.returncode == 0:

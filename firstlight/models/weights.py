@@ -192,4 +192,4 @@ def fetch_again(path: Path) -> str:
     if marker is not None:
         prefix = "" if marker.source in {"path", "auto"} else f"{marker.source}:"
         return f"{aside} && firstlight model.fetch {prefix}{marker.id}"
-    return f"fetch it again: {aside} && firstlight model.fetch OWNER/NAME --to {folder}"
+    return f"fetch it again: {aside} && firstlight model.fetch OWNER/NAME"

@@ -7,20 +7,14 @@ import msgspec
 from firstlight.catalogue.types import Build, Catalogue, EngineEntry
 from firstlight.errors import UsageError, did_you_mean
 from firstlight.machine.facts import Machine
-from firstlight.planning.devices import Devices, has_nvidia, nvidia_gpus, select
+from firstlight.planning.devices import Devices, select
 from firstlight.planning.places import propose_home
-from firstlight.planning.plan import Alternative, ChosenBuild, Launch, Needs, Plan, PlanStep, Refusal
+from firstlight.planning.plan import Alternative, ChosenBuild, Launch, Plan, PlanStep, Refusal
+from firstlight.planning.reasons import because, warnings
 from firstlight.planning.request import Request
-from firstlight.planning.rules import RULES, Case, gigabytes, usable_pythons
+from firstlight.planning.rules import RULES, Case, gigabytes
+from firstlight.planning.torch import Torch, torch_for
 from firstlight.planning.versions import at_least, numbers
-
-
-class Torch(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a CPU build gets its torch (`index:…`, `find-links:…`, `registry`) and the Python that it is for."""
-
-    source: str | None
-    python: str
-    needs: Needs
 
 
 def choose(machine: Machine, catalogue: Catalogue, request: Request) -> Plan:
@@ -129,25 +123,6 @@ def environment_kind(request: Request) -> str:
     return "venv" if request.supply.channels is not None and not request.supply.channels else "conda"
 
 
-def torch_for(case: Case) -> Torch:
-    """Return the Python and the torch of a build: for a CPU build the first source that has one for a usable Python."""
-    build = case.build
-    pythons = usable_pythons(case) or build.pythons
-    needs = Needs(download=build.sizes.download, disk=build.sizes.disk)
-    supply = case.request.supply.cpu_torch
-    if build.cpu_torch is None or supply is None:
-        return Torch(source=None, python=pythons[0], needs=needs)
-    for source, minors in supply.items():
-        for minor in pythons:
-            if minor in minors:
-                return Torch(source=source, python=minor, needs=needs)
-    torch = build.cpu_torch
-    bigger = Needs(
-        download=needs.download - torch.download + torch.fallback_download, disk=needs.disk + torch.fallback_disk
-    )
-    return Torch(source="registry", python=pythons[0], needs=bigger)
-
-
 def _chosen(case: Case, refused: list[Refusal]) -> Plan:
     build, torch = case.build, torch_for(case)
     gpus = case.devices.indexes if build.cuda else []
@@ -166,7 +141,8 @@ def _chosen(case: Case, refused: list[Refusal]) -> Plan:
         home=case.home,
         gpus=gpus,
         environment=case.environment,
-        because=_because(case, torch),
+        because=because(case, torch),
+        warnings=warnings(case, torch),
         launch=_launch(case),
         needs=torch.needs,
         refused=refused,
@@ -187,50 +163,6 @@ def _launch(case: Case) -> Launch:
         tensor_parallel_size=1 if entry.tensor_parallel else None,
         visible_devices=case.devices.visible if build.cuda else None,
     )
-
-
-def _because(case: Case, torch: Torch) -> list[str]:
-    build, machine = case.build, case.machine
-    lines = ["the newest build whose every requirement this machine meets"]
-    if build.cuda is None:
-        lines.append(_why_cpu(case))
-    elif machine.nvidia is not None and machine.nvidia.driver:
-        have = machine.nvidia.driver
-        lines.append(f"driver {have} runs CUDA {numbers(build.cuda)[0]}.x")
-        if build.native_driver and not at_least(have, build.native_driver):
-            lines.append(
-                f"it relies on CUDA's minor-version compatibility (made for driver {build.native_driver}): "
-                "should the proof meet the PTX message, take an older build with --release"
-            )
-    lines += [
-        f"GPU {gpu.index} ({gpu.name}, {gpu.compute_capability}) lies below the engine's floor and is left out"
-        for gpu in (case.devices.left_out if build.cuda else [])
-    ]
-    if torch.source == "registry":
-        lines.append(
-            "no CPU build of torch was found: the registry's CUDA build is taken instead, "
-            f"{gigabytes(torch.needs.download)} to download and {gigabytes(torch.needs.disk)} on disk"
-        )
-    elif torch.source:
-        lines.append(f"torch for the CPU comes from {torch.source.partition(':')[2]}")
-    if case.environment == "venv":
-        lines.append(
-            "a virtual environment on this machine's Python: "
-            + ("asked for" if case.request.environment == "venv" else "no conda channel answers")
-        )
-    return lines
-
-
-def _why_cpu(case: Case) -> str:
-    if case.request.cuda == "cpu":
-        return "on the CPU: asked for with --cuda cpu"
-    if has_nvidia(case.machine):
-        names = ", ".join(sorted({gpu.name or "NVIDIA GPU" for gpu in nvidia_gpus(case.machine)})) or "the NVIDIA GPU"
-        return f"on the CPU, because {names} cannot be used by any build (see the refusals)"
-    others = sorted({gpu.vendor for gpu in case.machine.gpus or []})
-    if others:
-        return f"on the CPU: there is no NVIDIA GPU (seen and not used: {', '.join(others)})"
-    return "on the CPU: there is no GPU"
 
 
 def _steps(case: Case, torch: Torch) -> list[PlanStep]:

@@ -78,6 +78,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     refused: list[Refusal]
     steps: list[PlanStep]
     alternatives: list[Alternative] = []
+    warnings: list[str] = []
+    """Those of the reasons that must not be overlooked."""
     assumed: list[str] = []
     """What was unknown and taken as met."""
     torch_source: str | None = None

@@ -116,9 +116,7 @@ def device(case: Case) -> Refusal | None:
         reason, remedy = _PROBLEMS[machine.nvidia.problem]
         return refuse(case, "device", reason, remedy)
     if machine.gpus is not None and not case.devices.chosen:
-        return refuse(
-            case, "device", "the NVIDIA driver shows no GPU", "look at what the driver says: nvidia-smi"
-        )
+        return refuse(case, "device", "the NVIDIA driver shows no GPU", "look at what the driver says: nvidia-smi")
     return None
 
 

@@ -139,7 +139,9 @@ class OpenAIClient:
             )
         except requests.Timeout as error:
             raise FirstlightError(
-                f"{self.base_url} did not answer within {self.timeout:.0f} s", why=str(error), fix="look at the server's log"
+                f"{self.base_url} did not answer within {self.timeout:.0f} s",
+                why=str(error),
+                fix="look at the server's log",
             ) from error
         except requests.exceptions.SSLError as error:
             raise FirstlightError(

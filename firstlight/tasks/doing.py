@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -12,17 +13,19 @@ from firstlight.bringup import Goal, Result, bring_up, decide, nothing_fits
 from firstlight.catalogue.loading import find_build, load_catalogue
 from firstlight.environments.generations import Store
 from firstlight.environments.pipconfig import read_pip_settings
+from firstlight.environments.preview import PlannedFile, preview
+from firstlight.environments.specify import specification
 from firstlight.errors import FirstlightError, UsageError
 from firstlight.events import Step, silent
+from firstlight.home import Home
 from firstlight.machine.facts import Machine
 from firstlight.planning.choose import choose
-from firstlight.planning.plan import Plan
 from firstlight.planning.request import Request
 from firstlight.proof.receipts import to_json
 from firstlight.tasks.asking import PATIENCE, confirmed, home_of, request_of, this_machine
 from firstlight.ui.ending import next_steps, summary
 from firstlight.ui.progress import progress
-from firstlight.ui.terminal import show, speaks_unicode, tell, width
+from firstlight.ui.terminal import show, show_document, speaks_unicode, tell, width
 from firstlight.ui.views import plan_lines
 
 
@@ -79,25 +82,29 @@ def apply(
 
 
 def _dry_run(goal: Goal, machine: Machine, *, json: bool) -> int:
-    _, plan = decide(goal.request, machine, read_pip_settings(), Step(silent, "plan", "decide"))
-    if plan.build is None:
+    request, plan = decide(goal.request, machine, read_pip_settings(), Step(silent, "plan", "decide"))
+    if plan.build is None or plan.home is None:
         raise nothing_fits(plan)
+    build = find_build(load_catalogue().engines[plan.engine], plan.build.id)
+    home = Home(Path(plan.home))
+    foreseen = preview(Store(home, plan.engine), specification(plan, build, machine, request))
+    receipt = PlannedFile(path=str(home.receipts / f"TIME-{goal.what}.json"))
+    files = [*foreseen.files, receipt]
     if json:
-        show(msgspec.json.format(msgspec.json.encode(_dry_document(goal, plan)), indent=2).decode())
+        document = {"schema": "firstlight.dryrun/1", "files": files, "commands": foreseen.commands, "plan": plan}
+        show_document(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
     else:
         show("\n".join(plan_lines(plan, explain=False)))
+        show("would write:\n" + "\n".join(f"  {file.path}" for file in files))
+        show("would run:\n" + "\n".join(f"  {shlex.join(words)}" for words in foreseen.commands or [["nothing new"]]))
         tell("nothing was written (--dry-run)")
     return 0
-
-
-def _dry_document(_goal: Goal, plan: Plan) -> dict[str, Any]:
-    return {"schema": "firstlight.dryrun/1", "files": [], "commands": [], "plan": plan}
 
 
 def _ending(result: Result, *, json: bool) -> int:
     receipt, server = result.receipt, result.server
     if json:
-        show(to_json(receipt))
+        show_document(to_json(receipt))
     else:
         show("\n".join(["", *summary(receipt, width(), unicode=speaks_unicode(sys.stdout))]))
         if receipt.endpoint and receipt.model_id:

@@ -6,6 +6,7 @@ from typing import Any
 
 from invoke.context import Context
 
+from firstlight.catalogue.names import engine_names
 from firstlight.tasks.asking import PLAN_HELP, machine_in_question, request_of, this_machine
 from firstlight.tasks.edge import command
 
@@ -14,14 +15,19 @@ from firstlight.tasks.edge import command
 def machine(_context: Context, json: bool = False) -> None:
     """Show the facts of this machine: system, GPUs, driver, disks, Pythons."""
     from firstlight.machine.facts import to_json
-    from firstlight.ui.terminal import show
+    from firstlight.ui.terminal import show, show_document
     from firstlight.ui.views import machine_lines
 
     facts = this_machine()
-    show(to_json(facts) if json else "\n".join(machine_lines(facts)))
+    if json:
+        show_document(to_json(facts))
+    else:
+        show("\n".join(machine_lines(facts)))
 
 
-@command(help={**PLAN_HELP, "engine": "vllm, transformers", "explain": "every build, with the rule that refused it"})
+@command(
+    help={**PLAN_HELP, "engine": ", ".join(engine_names()), "explain": "every build, with the rule that refused it"}
+)
 def plan(
     _context: Context,
     engine: str,
@@ -39,12 +45,15 @@ def plan(
     from firstlight.catalogue.loading import load_catalogue
     from firstlight.planning.choose import choose
     from firstlight.planning.plan import to_json
-    from firstlight.ui.terminal import show
+    from firstlight.ui.terminal import show, show_document
     from firstlight.ui.views import plan_lines
 
     words: dict[str, Any] = {"gpus": gpus, "cuda": cuda, "release": release, "build": build, "python": python}
     facts = machine_in_question(machine)
     request = request_of(engine, facts, elsewhere=machine is not None, model=model, **words)
     decision = choose(facts, load_catalogue(), request)
-    show(to_json(decision) if json else "\n".join(plan_lines(decision, explain=explain)))
+    if json:
+        show_document(to_json(decision))
+    else:
+        show("\n".join(plan_lines(decision, explain=explain)))
     return 0 if decision.build else 3

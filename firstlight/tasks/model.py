@@ -38,7 +38,7 @@ def fetch(
     from firstlight.models.fetch import fetch_model
     from firstlight.models.reference import parse_reference
     from firstlight.ui.progress import progress
-    from firstlight.ui.terminal import show
+    from firstlight.ui.terminal import show_document
 
     origin = one_of("--source", source, _SOURCES, "auto")
     prefix = "" if origin == "auto" else f"{origin}:"
@@ -54,7 +54,7 @@ def fetch(
             log=home.root / "logs" / "model.log",
             include=tuple(include or ()),
         )
-    show(msgspec.json.encode(fetched, enc_hook=str).decode() if json else str(fetched.path))
+    show_document(msgspec.json.encode(fetched, enc_hook=str).decode() if json else str(fetched.path))
 
 
 collection = Collection("model")

@@ -8,6 +8,7 @@ import msgspec
 from invoke.collection import Collection
 from invoke.context import Context
 
+from firstlight.catalogue.names import engine_names
 from firstlight.errors import UsageError
 from firstlight.tasks.asking import PATIENCE, PLAN_HELP, SETUP_HELP, confirmed, home_of, request_of, this_machine
 from firstlight.tasks.edge import command, folder
@@ -19,6 +20,7 @@ _HELP = {
     "no-proof": "do not start the engine; with --machine, build for another machine",
     "repair": "build the same environment afresh beside the current one",
 }
+_ENGINES = ", ".join(engine_names())
 _LISTS = ["channel", "index", "find_links"]
 
 
@@ -89,13 +91,16 @@ def list_generations(_context: Context, json: bool = False) -> None:
     """List every environment: engine, generation, Python, state, and which one is current."""
     from firstlight.environments.generations import all_generations
     from firstlight.ui.generations import generation_lines, generations_json
-    from firstlight.ui.terminal import show
+    from firstlight.ui.terminal import show, show_document
 
     listed = all_generations(home_of(this_machine()))
-    show(generations_json(listed) if json else "\n".join(generation_lines(listed)))
+    if json:
+        show_document(generations_json(listed))
+    else:
+        show("\n".join(generation_lines(listed)))
 
 
-@command(help={"engine": "vllm, transformers", "model": PLAN_HELP["model"], "json": PLAN_HELP["json"]})
+@command(help={"engine": _ENGINES, "model": PLAN_HELP["model"], "json": PLAN_HELP["json"]})
 def prove(_context: Context, engine: str, model: str | None = None, json: bool = False) -> int:
     """Prove the current environment of an engine again: start it and measure its first token."""
     from firstlight.tasks.doing import prove_current
@@ -103,7 +108,7 @@ def prove(_context: Context, engine: str, model: str | None = None, json: bool =
     return prove_current(engine, model, json=json)
 
 
-@command(help={"engine": "vllm, transformers", "yes": SETUP_HELP["yes"], "json": PLAN_HELP["json"]})
+@command(help={"engine": _ENGINES, "yes": SETUP_HELP["yes"], "json": PLAN_HELP["json"]})
 def repair(_context: Context, engine: str, yes: bool = False, json: bool = False) -> int:
     """Build the current environment of an engine afresh, prove it, and switch to it."""
     from firstlight.tasks.doing import repair_current
@@ -111,7 +116,7 @@ def repair(_context: Context, engine: str, yes: bool = False, json: bool = False
     return repair_current(engine, yes=yes, json=json)
 
 
-@command(help={"engine": "vllm, transformers"})
+@command(help={"engine": _ENGINES})
 def rollback(_context: Context, engine: str) -> None:
     """Make the previous environment of an engine the current one again."""
     from firstlight.environments.generations import Store
@@ -122,7 +127,7 @@ def rollback(_context: Context, engine: str) -> None:
         show(f"{engine}: {store.rollback().id} is current again")
 
 
-@command(help={"engine": "vllm, transformers", "generation": "only this one", "yes": SETUP_HELP["yes"]})
+@command(help={"engine": _ENGINES, "generation": "only this one", "yes": SETUP_HELP["yes"]})
 def remove(_context: Context, engine: str, generation: str | None = None, yes: bool = False) -> None:
     """Remove an engine's environments, or one generation, and undo what was written outside the home."""
     from firstlight.environments.generations import Store
@@ -144,7 +149,7 @@ def _known(engine: str) -> str:
 
 
 collection = Collection("setup")
-for _engine in ("vllm", "transformers"):
+for _engine in engine_names():
     collection.add_task(_setup_task(_engine), name=_engine)
 for _task in (list_generations, prove, repair, rollback, remove):
     collection.add_task(_task)

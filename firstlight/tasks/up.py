@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from invoke.context import Context
 
+from firstlight.catalogue.names import engine_names
 from firstlight.errors import UsageError
 from firstlight.tasks.asking import PATIENCE, PLAN_HELP, SETUP_HELP, home_of, request_of, this_machine
 from firstlight.tasks.edge import after_dashes, command
@@ -14,7 +15,7 @@ from firstlight.tasks.edge import after_dashes, command
 _HELP = {
     **{name: PLAN_HELP[name] for name in ("gpus", "cuda", "release", "build", "python", "model", "json")},
     **SETUP_HELP,
-    "engine": "vllm or transformers; chosen by the machine when left out",
+    "engine": f"{' or '.join(engine_names())}; chosen by the machine when left out",
     "port": "port of the endpoint",
     "host": "address to listen on; 127.0.0.1 is reached from this machine alone",
     "detach": "leave it running in the background (`firstlight down` stops it)",
@@ -70,16 +71,17 @@ def up(
 
 
 @command(help={"name": "which server; may be left out when one runs", "json": PLAN_HELP["json"]}, positional=["name"])
-def down(_context: Context, name: str | None = None, json: bool = False) -> None:
+def down(_context: Context, name: str = "", json: bool = False) -> None:
     """Stop a server that `up --detach` left running."""
     import msgspec
 
     from firstlight.serving.running import stop_running
-    from firstlight.ui.terminal import show
+    from firstlight.ui.terminal import show, show_document
 
-    ended = stop_running(home_of(this_machine()), name)
+    ended = stop_running(home_of(this_machine()), name or None)
     if json:
-        show(msgspec.json.encode({"schema": "firstlight.down/1", "name": ended.record.name, "ran": ended.ran}).decode())
+        document = {"schema": "firstlight.down/1", "name": ended.record.name, "ran": ended.ran}
+        show_document(msgspec.json.encode(document).decode())
     else:
         word = "stopped" if ended.ran else "was not running any more; its record is removed"
         show(f"{ended.record.name} {word}")

@@ -6,7 +6,7 @@ import json
 import sys
 
 from firstlight.errors import FirstlightError
-from firstlight.ui.terminal import show, styled, write
+from firstlight.ui.terminal import as_typed, show_document, styled, write
 
 SCHEMA = "firstlight.error/1"
 
@@ -20,12 +20,12 @@ def as_json(error: FirstlightError) -> str:
 def show_failure(error: FirstlightError, *, as_document: bool) -> None:
     """Tell an error on standard error; with `as_document` its JSON is what standard output holds."""
     if as_document:
-        show(as_json(error))
+        show_document(as_json(error))
     stream = sys.stderr
     write(stream, f"{styled('error:', 'red', stream)} {styled(error.what, 'bold', stream)}")
     for label, text in (("why", error.why), ("log", error.evidence), ("fix", error.fix)):
         if text:
-            first, *rest = text.rstrip().splitlines()
+            first, *rest = as_typed(text).rstrip().splitlines()
             write(stream, f"  {label}: {first}")
             for line in rest:
                 write(stream, f"       {line}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from firstlight.events import Event, Note, Reporter, StepFinished, StepProgress, StepStarted
 from firstlight.ui.quantities import duration, rate, size
-from firstlight.ui.terminal import is_terminal, styled, write
+from firstlight.ui.terminal import as_typed, is_terminal, styled, write
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -63,7 +63,7 @@ class PlainProgress:
             return f"[{event.id}] {text or 'still at it'} ({duration(now - self._began.get(event.id, now))})"
         if isinstance(event, StepFinished):
             return f"[{event.id}] {ending(event)}"
-        return f"{'WARNING: ' if event.level == 'warn' else ''}{event.text}"
+        return as_typed(f"{'WARNING: ' if event.level == 'warn' else ''}{event.text}")
 
 
 def ending(event: StepFinished) -> str:
@@ -104,7 +104,7 @@ class LiveProgress:
             self._above(f"{styled(mark, style, self._stream)} {event.what}: {ending(event)}")
         elif isinstance(event, Note):
             loud = event.level == "warn"
-            self._above(styled(f"! {event.text}", "yellow", self._stream) if loud else f"  {event.text}")
+            self._above(styled(f"! {as_typed(event.text)}", "yellow", self._stream) if loud else f"  {event.text}")
 
     def _above(self, text: str) -> None:
         from rich.text import Text

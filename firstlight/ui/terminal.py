@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import sys
 from typing import TextIO
 
+_COMMAND = re.compile(r"(?<![\w/.-])firstlight(?= (?:-|(?:up|down|machine|plan|chat|ask)\b|(?:setup|serve|model)\.))")
+"""Our own commands inside a text."""
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 
 
@@ -36,13 +40,32 @@ def width(default: int = 100) -> int:
 
 
 def tell(text: str) -> None:
-    """Write a line for the person to standard error, whatever its encoding can carry."""
-    write(sys.stderr, text)
+    """Write a line for the person to standard error; commands in it are spelled as this person types them."""
+    write(sys.stderr, as_typed(text))
 
 
 def show(text: str) -> None:
-    """Write a line of the result to standard output."""
+    """Write a line of the result for a person to standard output; commands in it are spelled as they type them."""
+    write(sys.stdout, as_typed(text))
+
+
+def show_document(text: str) -> None:
+    """Write a JSON document to standard output, unchanged."""
     write(sys.stdout, text)
+
+
+def as_typed(text: str) -> str:
+    """Return `text` with our commands spelled as this program was called: `scripts/firstlight up`, `invoke up`."""
+    program = _program()
+    return text if program == "firstlight" else _COMMAND.sub(lambda _found: program, text)
+
+
+def _program() -> str:
+    """Return how this person calls firstlight; the launcher of a checkout says it in FIRSTLIGHT_LAUNCHER."""
+    launcher = os.environ.get("FIRSTLIGHT_LAUNCHER")
+    if launcher:
+        return shlex.quote(launcher)
+    return "invoke" if os.path.basename(sys.argv[0]) in {"invoke", "inv"} else "firstlight"  # noqa: PTH119 - start-up
 
 
 def write(stream: TextIO, text: str) -> None:

@@ -1,4 +1,4 @@
-"""A true conda channel, built on the spot: a relocatable `python` package from the Python that runs the tests, and `pip`.
+"""A true conda channel, built on the spot: `python`, made of the Python that runs the tests, and `pip`.
 
 Every prefix that is made from it holds an interpreter of its own, so that nothing here is a double.
 """
@@ -81,12 +81,10 @@ def _copy_python(root: Path) -> None:
         (root / "bin" / alias).symlink_to(f"python{MINOR}")
 
     def left_out(_folder: str, names: list[str]) -> set[str]:
-        return {n for n in names if n in _LEFT_OUT or n.startswith("config-") or n.startswith("_test")}
+        return {n for n in names if n in _LEFT_OUT or n.startswith(("config-", "_test"))}
 
     stdlib = root / "lib" / f"python{MINOR}"
-    shutil.copytree(
-        os.path.dirname(os.__file__), stdlib, symlinks=False, ignore=left_out, ignore_dangling_symlinks=True
-    )
+    shutil.copytree(Path(os.__file__).parent, stdlib, symlinks=False, ignore=left_out, ignore_dangling_symlinks=True)
     (stdlib / "site-packages").mkdir()
     (stdlib / "site-packages" / "README.txt").write_text("Packages go here.\n")
     _undo_distribution_changes(stdlib)

@@ -58,8 +58,9 @@ def make_wheel(
 class LoopbackIndex:
     """What the server holds and how it misbehaves.
 
-    `faults` maps the end of a path to what happens to a GET of it: `404`, `500` …, `hang` (never answers), `stall` (half the
-    body, then nothing), `cut` (half the body, then the connection closes), `corrupt` (one byte differs), `slow`.
+    `faults` maps the end of a path to what happens to a GET of it: `404`, `500` …, `hang` (never answers), `stall`
+    (half the body, then nothing), `cut` (half the body, then the connection closes), `corrupt` (one byte differs),
+    `slow`. The last four leave requests for a range alone: small reads pass where long transfers break.
     """
 
     def __init__(self) -> None:
