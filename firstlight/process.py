@@ -65,8 +65,14 @@ def stop_children(grace: float = 5.0) -> None:
 
 
 def _open_screen() -> tuple[int, int]:
-    """Return both ends of a new terminal, wide enough that programs do not cut their words short."""
-    ours, theirs = os.openpty()
+    """Return both ends of a new terminal, wide enough that programs do not cut their words short.
+
+    A chroot or a bare container may have no /dev/ptmx: then it is a pipe, and the program tells less of its progress.
+    """
+    try:
+        ours, theirs = os.openpty()
+    except OSError:
+        return os.pipe()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 60, 160, 0, 0))  # rows, columns, unused pixels
     return ours, theirs
 

@@ -27,7 +27,13 @@ def torch_for(case: Case) -> Torch:
     for source, minors in supply.items():
         for minor in pythons:
             if minor in minors:
-                return Torch(source=source, python=minor, needs=needs)
+                local = source.startswith(("find-links:/", "find-links:file:"))
+                less = build.cpu_torch.download if local else 0  # it lies on this machine already
+                return Torch(
+                    source=source,
+                    python=minor,
+                    needs=Needs(download=needs.download - less, disk=needs.disk),
+                )
     torch = build.cpu_torch
     bigger = Needs(
         download=needs.download - torch.download + torch.fallback_download, disk=needs.disk + torch.fallback_disk
