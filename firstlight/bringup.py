@@ -24,7 +24,7 @@ from firstlight.environments.specify import specification
 from firstlight.environments.supply import remember, remembered, settle
 from firstlight.environments.wheels import InstalledPackage, find_uv
 from firstlight.errors import FirstlightError, NothingFits
-from firstlight.events import Reporter, Step, step
+from firstlight.events import Note, Reporter, Step, step
 from firstlight.home import Home
 from firstlight.machine.facts import Machine
 from firstlight.models.fetch import UvTool
@@ -116,6 +116,7 @@ def bring_up(goal: Goal, machine: Machine, reporter: Reporter) -> Result:
         generation, model = side_by_side(lambda: _environment(site, recorder), lambda: _model(site, recorder))
         model = _readable(site, generation, model, recorder)
         if not goal.prove:
+            recorder(Note("not proven, as asked for with --no-proof", "warn"))
             _switch(site, generation, recorder)
             return Result(receipt=_receipt(site, generation, model, None, recorder))
         with proven(_trial(site, generation, model), recorder) as answer:
@@ -263,7 +264,7 @@ def _trial(site: Site, generation: Generation, model: ServedModel) -> Trial:
     entry = load_catalogue().engines[site.plan.engine]
     return Trial(
         engine=engines.find(site.plan.engine),
-        build=None if site.goal.adopt else find_build(entry, _build_id(site)),
+        build=find_build(entry, _build_id(site)),
         generation=generation.id,
         python=generation.python_path,
         launch=site.launch,

@@ -17,6 +17,7 @@ from support.local_channel import session_channel
 
 from firstlight.environments.pipconfig import read_pip_settings, uv_arguments
 from firstlight.environments.wheels import find_uv
+from firstlight.serving.ports import port_holder
 
 pytestmark = pytest.mark.engine
 
@@ -167,6 +168,39 @@ def test_detached_it_answers_until_it_is_taken_down(place: Path) -> None:
         down = firstlight("down", home=place)
     assert down.out == "transformers stopped\n"
     assert firstlight("ask", "hello", "--url", f"http://127.0.0.1:{port}/v1", home=place).code == 1
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
+def test_serve_stays_until_it_is_ended(place: Path, number: signal.Signals, code: int) -> None:
+    port = 18438
+    model = place / "models" / "proof-model"
+    words = ["serve.transformers", "--model", str(model), "--port", str(port), "--", "--log-level", "info"]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "firstlight", *words],
+        env=os.environ | {"FIRSTLIGHT_HOME": str(place)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert run.stderr is not None
+        said = []
+        for line in run.stderr:
+            said.append(line)
+            if "serving; Ctrl-C ends it" in line:
+                break
+        assert run.poll() is None, said
+        answer = firstlight("ask", "hello", "--url", f"http://127.0.0.1:{port}/v1", home=place)
+        assert answer.code == 0, answer.err
+        run.send_signal(number)
+        run.communicate(timeout=60)
+        assert run.returncode == code
+    finally:
+        run.kill()
+        run.wait()
+    assert port_holder(port) is None
 
 
 @pytest.mark.usefixtures("installed")

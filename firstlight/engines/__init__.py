@@ -10,6 +10,7 @@ from firstlight.errors import UsageError, did_you_mean
 
 __all__ = ["Engine", "Serving", "ServingRequest", "find"]
 
+
 def find(name: str) -> Engine:
     """Return the engine of that name.
 

@@ -22,8 +22,8 @@ class ServingRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be served, from which environment, and where. `flags` are the user's own, passed on unchanged."""
 
     python: Path
-    build: Build | None
-    """None for an adopted environment, whose build nobody knows."""
+    build: Build
+    """The build that the plan chose; for an adopted environment the one whose launch rules fit this machine."""
     launch: Launch
     model: Path
     model_bytes: int
@@ -80,8 +80,7 @@ def clean_environment(request: ServingRequest) -> dict[str, str | None]:
         environment["CUDA_VISIBLE_DEVICES"] = request.launch.visible_devices
     if request.launch.device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""
-    if request.build is not None:
-        environment.update(request.build.environment)
+    environment.update(request.build.environment)
     return environment
 
 

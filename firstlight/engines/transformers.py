@@ -23,8 +23,7 @@ class Transformers:
         argv += ["--device", "cpu" if launch.device == "cpu" else "auto"]
         if launch.dtype is not None:
             argv += ["--dtype", launch.dtype]
-        if request.build is not None:
-            argv += request.build.flags
+        argv += request.build.flags
         return Serving(
             command=Command((*argv, *request.flags), clean_environment(request)),
             model_id=str(request.model),

@@ -24,8 +24,7 @@ class Vllm:
             argv += ["--dtype", launch.dtype]
         if launch.tensor_parallel_size is not None and launch.tensor_parallel_size > 1:
             argv += ["--tensor-parallel-size", str(launch.tensor_parallel_size)]
-        if request.build is not None:
-            argv += request.build.flags
+        argv += request.build.flags
         environment = clean_environment(request)
         environment |= {
             "VLLM_NO_USAGE_STATS": "1",

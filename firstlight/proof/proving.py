@@ -34,7 +34,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     engine: Engine
-    build: Build | None
+    build: Build
     generation: str
     python: Path
     launch: Launch
@@ -118,7 +118,7 @@ def proven(trial: Trial, reporter: Reporter) -> Iterator[Proven]:
 
 def _detached(trial: Trial, spec: ServerSpec, reporter: Reporter) -> Iterator[Proven]:
     details = Details(
-        build=trial.build.id if trial.build else None,
+        build=trial.build.id,
         environment=trial.generation,
         model_path=str(trial.model),
         device=trial.launch.device,
