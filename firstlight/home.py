@@ -14,7 +14,7 @@ MARKER = "firstlight-home.json"
 
 
 class Home(msgspec.Struct, frozen=True):
-    """The folder that holds all state; see docs/layout in the README."""
+    """The folder that holds all state; the README draws it."""
 
     root: Path
 

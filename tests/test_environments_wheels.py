@@ -24,8 +24,8 @@ def _patience(monkeypatch):
     """No UV_* of the caller, and little patience with what hangs."""
     for name in [name for name in os.environ if name.startswith("UV_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("UV_HTTP_TIMEOUT", "2")
-    monkeypatch.setenv("UV_HTTP_RETRIES", "1")
+    monkeypatch.setenv("UV_HTTP_TIMEOUT", "1")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
@@ -84,6 +84,18 @@ def test_wheels_come_with_source_hash_and_progress(place, index):
     assert told[-1].done == told[-1].total == pytest.approx(401_000, rel=0.02)
     assert " + bbb==2.0" in place.log.read_text().splitlines()
     assert sorted((p.name, p.version) for p in freeze(place.python)) == [("aaa", "1.0"), ("bbb", "2.0")]
+
+
+def test_without_a_terminal_large_wheels_still_count(place, index, monkeypatch):
+    def no_terminal():
+        raise OSError(2, "No such file or directory: '/dev/ptmx'")
+
+    index.add("huge", "1.0", files={"huge/bytes.bin": os.urandom(3_000_000)})
+    monkeypatch.setattr(os, "openpty", no_terminal)
+    assert place.install(PipSettings(index_url=index.simple), "huge")[0].source
+    told = [event for event in place.events if isinstance(event, StepProgress)]
+    assert told[-1].done == pytest.approx(3_000_000, rel=0.05)
+    assert " + huge==1.0" in place.log.read_text().splitlines()
 
 
 def test_the_second_environment_fetches_nothing_and_shares_the_files(place, index, tmp_path):

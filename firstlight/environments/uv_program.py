@@ -23,6 +23,8 @@ _FRAME = "Preparing packages..."
 _COUNT = re.compile(r"\s*\((\d+)/(\d+)\)")
 _BAR = re.compile(r"(\S+)\s+-+\s+([\d.]+) ?([KMGT]i)?B/([\d.]+) ?([KMGT]i)?B")
 _RESOLVING = re.compile(r"[\u2800-\u28ff] (\S+==\S+)")
+_DOWNLOADING = re.compile(r"^Downloading (\S+) \(([\d.]+)([KMGT]i)?B\)")
+_DOWNLOADED = re.compile(r"^ Downloaded (\S+)")
 _DRAWN = re.compile(r"[\u2800-\u28ff]|[\u2588\u2591]{3}|Preparing packages\.\.\.|Resolving dependencies\.\.\.")
 _FACTOR = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
 _MEMORY = 65536  # characters of a redraw that are kept until its end is seen
@@ -106,9 +108,21 @@ class Screen:
         self.messages.append(line)
         if line.startswith("Prepared "):
             self.complete()
+        self._plain_progress(line)
         if self._log is not None:
-            with contextlib.suppress(OSError), self._log.open("a") as sink:  # a full disk must not stop the reader
+            # A full disk must not stop the reader.
+            with contextlib.suppress(OSError), self._log.open("a", encoding="utf-8", errors="replace") as sink:
                 sink.write(line + "\n")
+
+    def _plain_progress(self, line: str) -> None:
+        """Read what uv tells without a terminal: when the download of a large wheel begins, and when it is done."""
+        begun, ended = _DOWNLOADING.match(line), _DOWNLOADED.match(line)
+        if begun:
+            self.downloads[begun[1]] = (0, _bytes(begun[2], begun[3] or ""))
+        elif ended and ended[1] in self.downloads:
+            total = self.downloads[ended[1]][1]
+            self.downloads[ended[1]] = (total, total)
+            self.step.progress(self.downloaded, self._expected, detail=ended[1])
 
     def _read_frames(self, plain: str) -> None:
         resolving = _RESOLVING.findall(plain)

@@ -147,9 +147,19 @@ def _chosen(case: Case, refused: list[Refusal]) -> Plan:
         needs=torch.needs,
         refused=refused,
         steps=_steps(case, torch),
-        assumed=sorted(set(case.assumed)),
+        assumed=sorted({*case.assumed, *_unasked(case)}),
         torch_source=torch.source,
     )
+
+
+def _unasked(case: Case) -> list[str]:
+    """Return what nobody has asked the network for: `plan` touches nothing, `setup` asks before it plans."""
+    lines = []
+    if case.request.environment == "auto" and case.request.supply.channels is None:
+        lines.append("a conda channel answers (setup asks, and takes a virtual environment where none does)")
+    if case.build.cpu_torch is not None and case.request.supply.cpu_torch is None:
+        lines.append("a CPU build of torch can be fetched (setup asks where)")
+    return lines
 
 
 def _launch(case: Case) -> Launch:
