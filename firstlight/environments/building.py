@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +10,7 @@ import msgspec
 
 from firstlight.environments.conda import CondaPackage, create_prefix
 from firstlight.environments.distributions import InstalledPackage, add_metadata_shim, canonical, python_minor
-from firstlight.environments.pipconfig import PipSettings
+from firstlight.environments.pipconfig import PipSettings, network_variables
 from firstlight.environments.spec import EnvironmentSpec
 from firstlight.environments.venvs import create_venv
 from firstlight.environments.wheels import install_wheels, repair_wheels
@@ -74,7 +75,14 @@ def assemble(
     conda: list[CondaPackage] = []
     if spec.kind == "conda":
         conda = create_prefix(
-            prefix, spec.conda_specs, spec.channels, home.conda_cache, step=Phase(step), log=log, hold=hold
+            prefix,
+            spec.conda_specs,
+            spec.channels,
+            home.conda_cache,
+            step=Phase(step),
+            log=log,
+            hold=hold,
+            variables=network_variables(settings, os.environ),
         )
     else:
         create_venv(

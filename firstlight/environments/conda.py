@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,7 @@ def create_prefix(
     log: Path,
     hold: tuple[int, ...] = (),
     stall: float = STALL,
+    variables: Mapping[str, str] | None = None,
 ) -> list[CondaPackage]:
     """Create a conda environment and return its packages; conda itself is not needed, and can use it afterwards.
 
@@ -101,6 +102,7 @@ def create_prefix(
         log: file that what happens is appended to.
         hold: descriptors that the worker keeps open.
         stall: seconds after which a silent channel is given up.
+        variables: environment variables for the worker: certificate and proxy of the user's configuration.
 
     Raises:
         UsageError: a spec is malformed, or no channel was given.
@@ -121,7 +123,7 @@ def create_prefix(
         }
         _note(log, f"conda packages from {', '.join(sources)}: {', '.join(specs)}")
         names = tuple(redact(source) for source in sources)
-        result = _run_worker(request, names, step, hold, stall)
+        result = _run_worker(request, names, step, hold, stall, variables or {})
         if not isinstance(result, _Failure):
             _finish(prefix, specs, result)
             for package in result:
@@ -143,7 +145,12 @@ def _note(log: Path, line: str) -> None:
 
 
 def _run_worker(
-    request: dict[str, Any], names: tuple[str, ...], step: Step, hold: tuple[int, ...], stall: float
+    request: dict[str, Any],
+    names: tuple[str, ...],
+    step: Step,
+    hold: tuple[int, ...],
+    stall: float,
+    variables: Mapping[str, str],
 ) -> list[CondaPackage] | _Failure:
     heard = [time.monotonic()]
     ending: list[dict[str, Any]] = []
@@ -162,7 +169,7 @@ def _run_worker(
     package_root = str(Path(firstlight.__file__).resolve().parent.parent)
     paths = [package_root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     argv = (sys.executable, "-m", "firstlight.environments.conda_worker")
-    command = Command(argv, {"PYTHONPATH": os.pathsep.join(paths)}, Path(package_root))
+    command = Command(argv, {**variables, "PYTHONPATH": os.pathsep.join(paths)}, Path(package_root))
     child = Child(command, on_line=listen, stdin=json.dumps(request), hold=hold)
     try:
         while (status := child.wait(0.1)) is None:

@@ -148,7 +148,8 @@ def local_folder(location: str) -> Path | None:
     return None if "://" in location else Path(location).expanduser().absolute()
 
 
-def _network_variables(settings: PipSettings, variables: Mapping[str, str]) -> dict[str, str]:
+def network_variables(settings: PipSettings, variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that carry pip's certificate, proxy and patience to other programs; those set already win."""
     additions: dict[str, str] = {}
     if settings.cert and not variables.get("SSL_CERT_FILE"):
         additions["SSL_CERT_DIR" if Path(settings.cert).is_dir() else "SSL_CERT_FILE"] = settings.cert
@@ -206,7 +207,7 @@ def uv_arguments(
     """
     variables = os.environ if environment is None else environment
     arguments: list[str] = []
-    additions = _network_variables(settings, variables)
+    additions = network_variables(settings, variables)
     _index_sources(settings, variables, additions, arguments)
     if not variables.get("UV_FIND_LINKS"):
         _link_sources(settings, additions, arguments)
