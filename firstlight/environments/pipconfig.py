@@ -149,7 +149,7 @@ def local_folder(location: str) -> Path | None:
 
 
 def network_variables(settings: PipSettings, variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that carry pip's certificate, proxy and patience to other programs; those set already win."""
+    """Return the variables that carry pip's certificate, proxy and patience to other programs; set ones win."""
     additions: dict[str, str] = {}
     if settings.cert and not variables.get("SSL_CERT_FILE"):
         additions["SSL_CERT_DIR" if Path(settings.cert).is_dir() else "SSL_CERT_FILE"] = settings.cert
