@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -46,6 +46,8 @@ from firstlight.proof.receipts import (
 from firstlight.serving.ports import free_port, require_free_port
 from firstlight.serving.server import RunningServer
 
+PATIENCE = 1800.0
+"""Seconds to wait for another firstlight that works on the same engine: a big install over a slow link takes long."""
 _A = TypeVar("_A")
 _B = TypeVar("_B")
 
@@ -111,8 +113,8 @@ def bring_up(goal: Goal, machine: Machine, reporter: Reporter) -> Result:
     """
     recorder = Recorder(reporter)
     site = _decided(goal, machine, recorder)
-    with nullcontext() if goal.current else site.store.lock() as hold:
-        site = msgspec.structs.replace(site, hold=() if hold is None else (hold,))
+    with nullcontext(()) if goal.current else _alone(site.store, recorder) as hold:
+        site = msgspec.structs.replace(site, hold=hold)
         generation, model = side_by_side(lambda: _environment(site, recorder), lambda: _model(site, recorder))
         model = _readable(site, generation, model, recorder)
         if not goal.prove:
@@ -126,6 +128,18 @@ def bring_up(goal: Goal, machine: Machine, reporter: Reporter) -> Result:
     server = answer.server if goal.after == "keep" else None
     receipt = _receipt(site, generation, model, answer, recorder)
     return Result(receipt=receipt, server=server, stopped=goal.after == "stop")
+
+
+@contextmanager
+def _alone(store: Store, recorder: Recorder) -> Iterator[tuple[int, ...]]:
+    """Hold the engine's lock, after waiting for another firstlight where there is one."""
+    with ExitStack() as stack:
+        try:
+            hold = stack.enter_context(store.lock())
+        except FirstlightError as busy:
+            recorder(Note(f"{busy.what}: waiting for it (Ctrl-C gives up)"))
+            hold = stack.enter_context(store.lock(wait=PATIENCE))
+        yield (hold,)
 
 
 def decide(request: Request, machine: Machine, settings: PipSettings, current: Step) -> tuple[Request, Plan]:
