@@ -5,33 +5,26 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
-from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from firstlight import engines
-from firstlight.catalogue.loading import find_build, find_engine, load_catalogue, load_mirrors
+from firstlight.catalogue.loading import find_build, load_catalogue
 from firstlight.environments.conda import CondaPackage
 from firstlight.environments.generations import Generation, Store
-from firstlight.environments.pipconfig import PipSettings, read_pip_settings, uv_arguments
+from firstlight.environments.remembering import remember
 from firstlight.environments.specify import specification
-from firstlight.environments.supply import remember, remembered, settle
-from firstlight.environments.wheels import InstalledPackage, find_uv
-from firstlight.errors import FirstlightError, NothingFits
-from firstlight.events import Note, Reporter, Step, step
-from firstlight.home import Home
+from firstlight.environments.wheels import InstalledPackage
+from firstlight.errors import FirstlightError
+from firstlight.events import Note, Reporter, step
+from firstlight.goals import Goal, Site, build_id, prepare
 from firstlight.machine.facts import Machine
-from firstlight.models.fetch import UvTool
 from firstlight.models.provide import ServedModel, provide_model, ready_to_serve
-from firstlight.planning.choose import choose
-from firstlight.planning.plan import Launch, Plan
-from firstlight.planning.request import Request
 from firstlight.process import stop_children
 from firstlight.proof.proving import Proven, Trial, proven
 from firstlight.proof.receipts import (
@@ -43,33 +36,12 @@ from firstlight.proof.receipts import (
     timestamp,
     write_receipt,
 )
-from firstlight.serving.ports import free_port, require_free_port
 from firstlight.serving.server import RunningServer
 
 PATIENCE = 1800.0
 """Seconds to wait for another firstlight that works on the same engine: a big install over a slow link takes long."""
 _A = TypeVar("_A")
 _B = TypeVar("_B")
-
-
-class Goal(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be reached.
-
-    `model` None is the synthetic proof model, or with `talk` the default model that really answers. `after` says what
-    becomes of the server once it is proven: stopped, left to the caller, or left running on its own. `current` takes
-    the engine's current environment as it is; `afresh` builds a new one even where one of the same wish stands.
-    """
-
-    what: str
-    request: Request
-    current: bool = False
-    talk: bool = False
-    prove: bool = True
-    adopt: Path | None = None
-    afresh: bool = False
-    after: Literal["stop", "keep", "detach"] = "stop"
-    host: str = "127.0.0.1"
-    flags: tuple[str, ...] = ()
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,22 +51,6 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     server: RunningServer | None = None
     stopped: bool = False
     """Whether the engine was stopped after its proof."""
-
-
-class Site(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a goal is worked on: the decided plan and everything that the work needs at hand."""
-
-    goal: Goal
-    request: Request
-    plan: Plan
-    launch: Launch
-    machine: Machine
-    home: Home
-    store: Store
-    settings: PipSettings
-    uv: UvTool
-    log: Path
-    hold: tuple[int, ...] = ()
 
 
 def bring_up(goal: Goal, machine: Machine, reporter: Reporter) -> Result:
@@ -112,7 +68,13 @@ def bring_up(goal: Goal, machine: Machine, reporter: Reporter) -> Result:
         FirstlightError: anything else; what was fetched is kept.
     """
     recorder = Recorder(reporter)
-    site = _decided(goal, machine, recorder)
+    return carry_out(prepare(goal, machine, recorder), recorder)
+
+
+def carry_out(site: Site, recorder: Recorder) -> Result:
+    """Do what was decided: environment and model side by side, first token, switch, receipt; see `bring_up`."""
+    goal = site.goal
+    site.home.prepare()
     with nullcontext(()) if goal.current else _alone(site.store, recorder) as hold:
         site = msgspec.structs.replace(site, hold=hold)
         generation, model = side_by_side(lambda: _environment(site, recorder), lambda: _model(site, recorder))
@@ -142,64 +104,6 @@ def _alone(store: Store, recorder: Recorder) -> Iterator[tuple[int, ...]]:
         yield (hold,)
 
 
-def decide(request: Request, machine: Machine, settings: PipSettings, current: Step) -> tuple[Request, Plan]:
-    """Return the plan, and the request with the supply that it rests on.
-
-    Where an environment is there already and is what the plan would choose again, nothing is asked of the network.
-    """
-    catalogue = load_catalogue()
-    entry = find_engine(catalogue, request.engine)
-    known = remembered(Home(request.home) if request.home else None, request)
-    if known is not None and known.home is not None:
-        plan = choose(machine, catalogue, known)
-        present = Store(Home(known.home), request.engine).current()
-        if plan.build is not None and present is not None and present.build == plan.build.id:
-            return known, plan
-    settled = settle(machine, entry, load_mirrors(), request, settings, current)
-    return settled, choose(machine, catalogue, settled)
-
-
-def _decided(goal: Goal, machine: Machine, recorder: Recorder) -> Site:
-    settings = read_pip_settings()
-    with step(recorder, "plan", "see what answers, and decide") as current:
-        request, plan = decide(goal.request, machine, settings, current)
-        if plan.build is None or plan.launch is None or plan.home is None:
-            raise nothing_fits(plan)
-        current.detail = plan.build.id
-        for reason in plan.because[1:]:
-            (current.warn if reason in plan.warnings else current.note)(reason)
-    home = Home(Path(plan.home))
-    home.prepare()
-    if goal.talk:
-        require_free_port(goal.host, plan.launch.port, home)
-    return Site(
-        goal=goal,
-        request=request,
-        plan=plan,
-        launch=plan.launch if goal.talk else msgspec.structs.replace(plan.launch, port=free_port()),
-        machine=machine,
-        home=home,
-        store=Store(home, plan.engine),
-        settings=settings,
-        uv=uv_tool(settings, home),
-        log=home.root / "logs" / f"{plan.engine}-{goal.what}.log",
-    )
-
-
-def nothing_fits(plan: Plan) -> NothingFits:
-    """Return the error that says why no build fits, and which engines do."""
-    reasons = "; ".join(f"{item.build}: {item.reason}" for item in plan.refused)
-    remedies = [item.remedy for item in plan.refused if item.remedy]
-    others = [f"firstlight up --engine {other.engine}" for other in plan.alternatives]
-    fixes = [*dict.fromkeys(remedies), *(f"or take an engine that fits: {line}" for line in others)]
-    return NothingFits(
-        f"no build of {plan.engine} fits this machine",
-        why=reasons,
-        fix="\n".join(fixes) or f"firstlight plan {plan.engine} --explain",
-        document={"plan": msgspec.to_builtins(plan)},
-    )
-
-
 def side_by_side(one: Callable[[], _A], other: Callable[[], _B]) -> tuple[_A, _B]:
     """Do two pieces of work at once and return both results; when one fails or Ctrl-C comes, the other is stopped."""
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="side") as pool:
@@ -219,37 +123,19 @@ def side_by_side(one: Callable[[], _A], other: Callable[[], _B]) -> tuple[_A, _B
 def _environment(site: Site, recorder: Recorder) -> Generation:
     """Return the environment of the plan: adopted, already there, or built beside the current one."""
     with step(recorder, "environment", f"environment for {site.plan.engine}") as current:
-        if site.goal.current:
-            return _current(site, current)
+        present = site.store.current() if site.goal.current else None
+        if present is not None:
+            current.reused(present.id)
+            return present
         if site.goal.adopt is not None:
             return site.store.adopt(site.goal.adopt)
-        build = find_build(load_catalogue().engines[site.plan.engine], _build_id(site))
+        build = find_build(load_catalogue().engines[site.plan.engine], build_id(site.plan))
         spec = specification(site.plan, build, site.machine, site.request)
         present = None if site.goal.afresh else site.store.find(spec.key)
         if present is not None:
             current.reused(present.id)
             return present
         return site.store.build(spec, step=current, log=site.log, hold=site.hold, settings=site.settings)
-
-
-def _current(site: Site, current: Step) -> Generation:
-    present = site.store.current()
-    if present is None:
-        raise FirstlightError(
-            f"{site.plan.engine} is not set up",
-            why=f"{site.home.environments / site.plan.engine} has no current environment",
-            fix=f"firstlight setup.{site.plan.engine}",
-        )
-    current.reused(present.id)
-    return present
-
-
-def uv_tool(settings: PipSettings, home: Home) -> UvTool:
-    """Return how uv is called with the user's pip configuration."""
-    words, environment = uv_arguments(settings)
-    return UvTool(
-        uv=find_uv(), arguments=tuple(words), environment=environment, cache=home.wheel_cache, python=sys.executable
-    )
 
 
 def _model(site: Site, recorder: Recorder) -> ServedModel:
@@ -278,7 +164,7 @@ def _trial(site: Site, generation: Generation, model: ServedModel) -> Trial:
     entry = load_catalogue().engines[site.plan.engine]
     return Trial(
         engine=engines.find(site.plan.engine),
-        build=find_build(entry, _build_id(site)),
+        build=find_build(entry, build_id(site.plan)),
         generation=generation.id,
         python=generation.python_path,
         launch=site.launch,
@@ -293,12 +179,6 @@ def _trial(site: Site, generation: Generation, model: ServedModel) -> Trial:
         flags=site.goal.flags,
         after=site.goal.after,
     )
-
-
-def _build_id(site: Site) -> str:
-    if site.plan.build is None:
-        raise FirstlightError("the plan chose no build", fix=f"firstlight plan {site.plan.engine}")
-    return site.plan.build.id
 
 
 def _switch(site: Site, generation: Generation, recorder: Recorder) -> None:

@@ -55,6 +55,54 @@ def remove_tree(path: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
+def _busy(path: Path, descriptor: int, what: str) -> FirstlightError:
+    """Return the error that names who holds a lock: the firstlight that took it, or what it left when it was killed."""
+    taker = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+    why = "one writer at a time keeps the environments whole"
+    if not taker.isdigit() or _lives(int(taker)):
+        return FirstlightError(
+            f"another firstlight is changing the {what} (process {taker or 'unknown'})",
+            why=why,
+            fix=f"wait for it, or look at it: ps -fp {taker}" if taker else f"wait for it, or look: fuser -v {path}",
+        )
+    left = _holders(descriptor)
+    named = ", ".join(f"{name}, process {pid}" for pid, name in left.items())
+    return FirstlightError(
+        f"a killed firstlight was changing the {what}; programs that it started still work{named and f' ({named})'}",
+        why=why,
+        fix=f"wait for them, or look: ps -fp {','.join(map(str, left))}" if left else f"wait, or look: fuser -v {path}",
+    )
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    with contextlib.suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}
+    return True
+
+
+def _holders(descriptor: int) -> dict[int, str]:
+    """Return pid → name of the processes, as far as we may look, that keep the lock on a descriptor's file.
+
+    Of those that have the file open, one that holds the lock has a line for it in its fdinfo; one that waits has none.
+    Source: proc_pid_fdinfo(5), "lock".
+    """
+    file, found = os.fstat(descriptor), {}
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            seen = link.stat()
+            if (seen.st_dev, seen.st_ino) == (file.st_dev, file.st_ino):
+                process = link.parent.parent
+                if "lock:" in (process / "fdinfo" / link.name).read_text():
+                    found[int(process.name)] = (process / "comm").read_text().strip()
+    return found
+
+
 @contextlib.contextmanager
 def writer_lock(path: Path, what: str, *, wait: float = 0.0) -> Iterator[int]:
     """Hold the exclusive lock on `path` and yield its descriptor.
@@ -68,7 +116,7 @@ def writer_lock(path: Path, what: str, *, wait: float = 0.0) -> Iterator[int]:
         wait: seconds to wait for another holder.
 
     Raises:
-        FirstlightError: another process holds it; its process id is named.
+        FirstlightError: another process holds it; one that lives is named.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -80,12 +128,7 @@ def writer_lock(path: Path, what: str, *, wait: float = 0.0) -> Iterator[int]:
                 break
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-                    raise FirstlightError(
-                        f"another firstlight is changing the {what} (process {holder})",
-                        why="one writer at a time keeps the environments whole",
-                        fix=f"wait for it, or look at it: ps -fp {holder}",
-                    ) from None
+                    raise _busy(path, descriptor, what) from None
                 time.sleep(0.1)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)

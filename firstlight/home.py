@@ -96,12 +96,27 @@ def find_home(mounts: list[str], environment: dict[str, str] | None = None) -> P
 
 
 def default_root(environment: dict[str, str] | None = None, uid: int | None = None) -> Path:
-    """Return the home of this user: FIRSTLIGHT_HOME, else /var/lib/firstlight for root, else the XDG data folder."""
+    """Return the home of this user: FIRSTLIGHT_HOME, else /var/lib/firstlight for root, else the XDG data folder.
+
+    Raises:
+        FirstlightError: this user has no home folder (a uid without a name and HOME not set), or `~NAME` names nobody.
+    """
     variables = os.environ if environment is None else environment
     chosen = variables.get("FIRSTLIGHT_HOME")
     if chosen:
-        return Path(chosen).expanduser().absolute()
+        return _expanded(chosen).absolute()
     if (os.geteuid() if uid is None else uid) == 0:
         return Path("/var/lib/firstlight")
     data = variables.get("XDG_DATA_HOME")
-    return (Path(data) if data else Path(variables.get("HOME", "~")).expanduser() / ".local" / "share") / "firstlight"
+    return (Path(data) if data else _expanded(variables.get("HOME") or "~") / ".local" / "share") / "firstlight"
+
+
+def _expanded(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise FirstlightError(
+            "firstlight has no folder to keep its files in",
+            why=f"{text}: {str(error).rstrip('.')} (HOME is not set and the uid has no name, or the name is nobody's)",
+            fix="export FIRSTLIGHT_HOME=/path/you/can/write",
+        ) from error

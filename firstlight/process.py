@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import os
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import threading
 import time
@@ -64,6 +66,42 @@ def stop_children(grace: float = 5.0) -> None:
         thread.join()
 
 
+class _Leash:
+    """The one helper process (`leash.py`) that ends our leashed programs when we are gone, also by SIGKILL."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def tell(self, word: str) -> None:
+        """Tell it that a group began (`+PID`) or ended (`-PID`); it is started with the first one."""
+        with self._lock, contextlib.suppress(OSError):
+            if self._process is None:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", str(Path(__file__).with_name("leash.py"))],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    cwd="/",
+                    start_new_session=True,
+                )
+                atexit.register(self.close)
+            if self._process.stdin is not None:
+                os.write(self._process.stdin.fileno(), f"{word}\n".encode())
+
+    def close(self) -> None:
+        """Let it go: what still runs on it is ended."""
+        with self._lock:
+            process, self._process = self._process, None
+        if process is not None and process.stdin is not None:
+            process.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(2.0)
+
+
+_leash = _Leash()
+
+
 def _open_screen() -> tuple[int, int]:
     """Return both ends of a new terminal, wide enough that programs do not cut their words short.
 
@@ -95,7 +133,8 @@ class Child:
     """A running program in its own session; its output goes to a log file, line by line to `on_line`, and to a tail.
 
     With `screen` it runs on a terminal of its own, for programs that tell their progress only there, and `screen` gets
-    the bytes that it draws; log, tail and `on_line` then stay empty.
+    the bytes that it draws; log, tail and `on_line` then stay empty. With `leash` it ends within a second of this
+    process, however this one ends.
     """
 
     def __init__(
@@ -107,8 +146,10 @@ class Child:
         stdin: str | None = None,
         hold: tuple[int, ...] = (),
         screen: Callable[[bytes], None] | None = None,
+        leash: bool = False,
     ) -> None:
         self.command = command
+        self._leashed = False
         self.log = log
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self.started = time.monotonic()
@@ -135,6 +176,9 @@ class Child:
             if terminal is not None:
                 os.close(stdout)
         self.pid = self._process.pid
+        if leash:
+            self._leashed = True
+            _leash.tell(f"+{self.pid}")
         _running.add(self)
         reader = self._drain if screen is None or terminal is None else partial(_watch, terminal, screen)
         self._reader = threading.Thread(target=reader, name=f"output-{self.pid}", daemon=True)
@@ -152,8 +196,9 @@ class Child:
             stack.enter_context(stream)
             sink = None
             if self.log is not None:
-                self.log.parent.mkdir(parents=True, exist_ok=True)
-                sink = stack.enter_context(self.log.open("ab", buffering=0))
+                with contextlib.suppress(OSError):  # nor must one that has no room for a log at all
+                    self.log.parent.mkdir(parents=True, exist_ok=True)
+                    sink = stack.enter_context(self.log.open("ab", buffering=0))
             for raw in stream:
                 if sink is not None:
                     with contextlib.suppress(OSError):  # a full disk must not stop the program that we watch
@@ -165,7 +210,16 @@ class Child:
 
     def poll(self) -> int | None:
         """Return the exit status, or None while it runs."""
-        return self._process.poll()
+        status = self._process.poll()
+        if status is not None:
+            self._unleash()
+        return status
+
+    def _unleash(self) -> None:
+        """Its number may soon be another program's."""
+        if self._leashed:
+            self._leashed = False
+            _leash.tell(f"-{self.pid}")
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Wait up to `timeout` seconds; return the exit status, or None when it still runs."""
@@ -173,6 +227,7 @@ class Child:
             status = self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             return None
+        self._unleash()
         self._reader.join(1.0)
         return status
 
@@ -180,6 +235,7 @@ class Child:
         """End the whole process group: TERM, then KILL after `grace` seconds. Returns the exit status."""
         stop_group(self.pid, grace, alive=lambda: self._process.poll() is None)
         status = self._process.wait()
+        self._unleash()
         self._reader.join(1.0)
         return status
 
@@ -229,6 +285,7 @@ def run(
     stdin: str | None = None,
     hold: tuple[int, ...] = (),
     screen: Callable[[bytes], None] | None = None,
+    leash: bool = False,
 ) -> Completed:
     """Run a program to its end and return how it ended; a failing program is not an exception.
 
@@ -242,6 +299,7 @@ def run(
         stdin: text for its standard input; without it there is none (/dev/null).
         hold: descriptors that the program keeps open (a lock that must outlive us).
         screen: run it on a terminal of its own, and take the bytes that it draws (see `Child`).
+        leash: end it when this process is gone (see `Child`).
 
     Raises:
         FirstlightError: it could not be started, or it ran past `timeout`.
@@ -253,6 +311,7 @@ def run(
         stdin=stdin,
         hold=hold,
         screen=screen,
+        leash=leash,
     )
     try:
         status = child.wait(timeout)

@@ -45,6 +45,10 @@ def test_a_machine_read_here_can_be_replayed(tmp_path: Path) -> None:
         (["plan"], 2, "ENGINE"),
         (["plan", "vllm", "--cuda", "new"], 2, "--cuda takes cpu or a version"),
         (["plan", "vllm", "--gpus", "a"], 2, "--gpus 0,1"),
+        (["plan", "vllm", "--gpus", "0", "--gpus", "1"], 2, "--gpus was given more than once"),
+        (["plan", "vllm", "--model=a", "--model=b"], 2, "--model was given more than once"),
+        (["-R", "plan", "vllm"], 2, "firstlight up --dry-run"),
+        (["plan", "vllm", "--dry"], 2, "firstlight up --dry-run"),
         (["plan", "vllm", "--python", "12"], 2, "--python 3.12"),
         (["plan", "vllm", "--build", "vllm-0.32.0-gpu"], 2, "did you mean"),
         (["plan", "vllm", "--release", "0.32"], 2, "--release takes one of"),
@@ -121,6 +125,9 @@ def test_stock_invoke_runs_the_same_tasks_with_the_same_codes() -> None:
     wrong = firstlight("plan", "vlm", program=invoke, folder=REPOSITORY)
     assert wrong.code == 2
     assert 'did you mean "vllm"' in wrong.err
+    dry = firstlight("--dry", "plan", "vllm", program=invoke, folder=REPOSITORY)
+    assert dry.code == 2
+    assert "up --dry-run" in dry.err
     listed = firstlight("--list", program=invoke, folder=REPOSITORY)
     for name in ("up", "down", "machine", "plan", "setup.vllm", "setup.transformers", "serve.vllm", "chat", "ask"):
         assert f" {name} " in listed.out

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +18,8 @@ from support.loopback_index import serve
 from firstlight.environments import conda_list
 from firstlight.environments.generations import EnvironmentSpec, Store, all_generations
 from firstlight.environments.pipconfig import PipSettings
+from firstlight.environments.preview import preview
+from firstlight.environments.uv_program import clear_cache_leftovers, find_uv
 from firstlight.environments.wheels import WheelSet
 from firstlight.errors import FirstlightError, NetworkFailed, UsageError
 from firstlight.events import Note, Step
@@ -206,6 +210,44 @@ def test_a_killed_build_goes_on_from_its_bytes(site, index):
     assert fetched == ["GET /files/bbb-2.0-py3-none-any.whl"]
 
 
+def test_what_a_killed_uv_left_in_the_cache_is_removed_but_not_under_a_working_one(site):
+    site.build(site.spec("aaa"))
+    left = site.home.wheel_cache / ".tmpAbC123"
+    left.mkdir()
+    (left / "half.whl").write_bytes(b"half")
+    with (site.home.wheel_cache / ".lock").open("rb") as working:
+        fcntl.flock(working, fcntl.LOCK_SH)
+        clear_cache_leftovers(site.home.wheel_cache)
+        assert left.exists()
+    site.build(site.spec("bbb"))
+    assert not left.exists()
+
+
+def test_the_preview_names_what_is_written_and_words_that_work(site, index, tmp_path):
+    spec = site.spec("aaa", "bbb")
+    spec = msgspec.structs.replace(spec, wheels=msgspec.structs.replace(spec.wheels, constraints=("aaa<2",)))
+    settings = msgspec.structs.replace(
+        site.settings, find_links=(str(tmp_path),), extra_index_urls=("http://me:secret@127.0.0.1:1/simple",)
+    )
+    seen = preview(site.store, spec, settings)
+    base, wheels = seen.commands
+    assert wheels[wheels.index("--find-links") + 1] == str(tmp_path)
+    assert wheels[wheels.index("--index") + 1] == "http://***@127.0.0.1:1/simple"
+    assert wheels[wheels.index("--default-index") + 1] == index.simple
+    for words in (base, preview(site.store, spec, site.settings).commands[1]):
+        for file in seen.files:
+            if file.content is not None:
+                Path(file.path).parent.mkdir(parents=True, exist_ok=True)
+                Path(file.path).write_text(file.content)
+        subprocess.run([str(find_uv()), *words[1:]], check=True, capture_output=True)
+    prefix = Path(wheels[wheels.index("--python") + 1]).parent.parent
+    assert run(prefix / "bin" / "python", "import aaa, bbb; print(bbb.VERSION)") == "2.0"
+    shutil.rmtree(prefix)
+    built = site.build(spec)
+    written = {str(path) for path in built.prefix.glob("wish/*")}
+    assert written == {file.path for file in seen.files if "/wish/" in file.path}
+
+
 def test_an_interrupted_build_leaves_nothing_running_and_can_be_run_again(site, index):
     index.faults = {"/files/bbb-2.0-py3-none-any.whl": "stall"}
     site.home.prepare()
@@ -285,6 +327,7 @@ def test_the_key_knows_what_matters():
     assert len(same) == 64
     assert key(channels=("https://b/cloud/conda-forge", "https://a/conda-forge")) == same
     assert key(expected_download=5, expected_disk=7) == same
+    assert key(python_path="/opt/python3.12/bin/python3.12") == same
     assert key(wheels={"indexes": ("https://mirror/pytorch/whl/cu129/",), "find_links": ("/usb",)}) == same
     assert key(wheels={"default_index": "https://mirror/pypi/simple"}) == same
     others = [

@@ -134,7 +134,7 @@ def test_uv_gets_the_same_sources_and_secrets_stay_off_its_command_line(tmp_path
     assert variables["UV_FIND_LINKS"] == "https://me:secret@links/"
     assert variables["HTTPS_PROXY"] == variables["https_proxy"] == variables["ALL_PROXY"] == "http://p:3128"
     assert (variables["SSL_CERT_FILE"], variables["SSL_CLIENT_CERT"]) == ("/ca.pem", "/c.pem")
-    assert (variables["UV_HTTP_TIMEOUT"], variables["UV_HTTP_RETRIES"]) == ("60", "2")
+    assert (variables["UV_HTTP_TIMEOUT"], variables["UV_HTTP_RETRIES"]) == ("30", "2")
 
 
 def test_one_index_needs_no_merging():

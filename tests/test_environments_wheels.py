@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.loopback_index import make_wheel, serve
 
-from firstlight.environments.pipconfig import PipSettings, read_pip_settings
+from firstlight.environments.pipconfig import PipSettings, network_variables, read_pip_settings
 from firstlight.environments.venvs import create_venv
 from firstlight.environments.wheels import WheelSet, add_metadata_shim, freeze, install_wheels
 from firstlight.errors import FirstlightError, NetworkFailed, VerificationFailed
@@ -315,3 +315,18 @@ def test_a_full_disk_is_named_with_what_is_missing(tmp_path, index):
     assert caught.value.what == f"no room for huge on {small}"
     assert "missing" in caught.value.why
     assert f"make room on {small}" in caught.value.fix
+
+
+def test_a_silent_index_is_waited_for_in_words_and_given_up_within_a_minute(place, index, monkeypatch):
+    """What a user's configuration may ask of uv, and what is told while an index says nothing."""
+    index.faults = {"/simple/aaa": "hang"}
+    monkeypatch.setenv("UV_HTTP_TIMEOUT", "3")
+    with pytest.raises(NetworkFailed) as caught:
+        place.install(PipSettings(index_url=index.simple), "aaa")
+    host = index.simple.split("/")[2]
+    assert host in caught.value.why
+    told = [event.detail for event in place.events if isinstance(event, StepProgress)]
+    assert f"asking {host}" in told
+    additions = network_variables(PipSettings(timeout=180.0), {})
+    assert float(additions["UV_HTTP_TIMEOUT"]) * (1 + int(additions["UV_HTTP_RETRIES"])) <= 60
+    assert network_variables(PipSettings(timeout=180.0), {"UV_HTTP_TIMEOUT": "300", "UV_HTTP_RETRIES": "9"}) == {}

@@ -164,8 +164,11 @@ def test_detached_it_answers_until_it_is_taken_down(place: Path) -> None:
         busy = firstlight("up", "--once", "--port", port, home=place)
         assert busy.code == 1
         assert "firstlight down transformers" in busy.err
+        refused = firstlight("setup.remove", "transformers", home=place)
+        assert refused.code == 1
+        assert "runs from this environment" in refused.err
     finally:
-        down = firstlight("down", home=place)
+        down = firstlight("down", "transformers", home=place)
     assert down.out == "transformers stopped\n"
     assert firstlight("ask", "hello", "--url", f"http://127.0.0.1:{port}/v1", home=place).code == 1
 

@@ -64,8 +64,13 @@ def test_the_lock_names_its_holder_and_outlives_it_with_a_child(tmp_path: Path) 
     killed = subprocess.run([sys.executable, "-c", program, str(lock)], capture_output=True, text=True, check=False)
     child = int(killed.stdout)
     try:
-        with pytest.raises(FirstlightError), writer_lock(lock, "environments"):
+        with pytest.raises(FirstlightError) as caught, writer_lock(lock, "environments"):
             pass
+        assert caught.value.what == (
+            f"a killed firstlight was changing the environments; programs that it started still work "
+            f"(sleep, process {child})"
+        )
+        assert caught.value.fix == f"wait for them, or look: ps -fp {child}"
     finally:
         os.kill(child, signal.SIGKILL)
     with writer_lock(lock, "environments", wait=5.0):
@@ -117,6 +122,31 @@ def test_stop_children_ends_what_still_runs() -> None:
     child = Child(Command(("sleep", "60")))
     stop_children(grace=2.0)
     assert child.poll() == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os._exit(0)", "pass"])
+def test_a_leashed_program_ends_with_its_starter_however_that_goes(end: str) -> None:
+    program = (
+        "import os, time\n"
+        "from firstlight.process import Child, Command, run\n"
+        "run(['true'], leash=True)\n"
+        "words = 'trap \"\" TERM; sleep 600 & echo ready; sleep 600'\n"
+        "child = Child(Command(('sh', '-c', words)), leash=True)\n"
+        "while not child.output:\n"
+        "    time.sleep(0.01)\n"
+        f"print(child.pid, flush=True)\n{end}\n"
+    )
+    starter = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    group = int(starter.stdout)
+    deadline = time.monotonic() + 10
+    while group_alive(group) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not group_alive(group)
+
+
+def test_a_full_disk_for_the_log_does_not_stop_the_program(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert run(["echo", "done"], log=tmp_path / "file" / "below" / "log.txt").tail == "done"
 
 
 def test_variables_are_laid_over_and_removed(monkeypatch: pytest.MonkeyPatch) -> None:

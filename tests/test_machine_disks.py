@@ -57,9 +57,20 @@ def test_outside_a_container_nobody_knows_what_persists(tmp_path):
 
 def test_a_live_image_runs_from_a_temporary_root(tmp_path):
     table = "1 0 0:20 / / rw - tmpfs tmpfs rw\n2 1 0:21 / /tmp rw - tmpfs tmpfs rw\n"
-    assert [
-        disk.mount for disk in disks.read(system(plant(tmp_path, {"/proc/self/mountinfo": table, "/tmp": None})))
-    ] == ["/"]
+    found = disks.read(system(plant(tmp_path, {"/proc/self/mountinfo": table, "/tmp": None})))
+    assert [(disk.mount, disk.persistent) for disk in found] == [("/", False), ("/tmp", False)]
+
+
+def test_memory_that_a_person_mounted_is_listed_and_the_systems_own_is_not(tmp_path):
+    folders = ("/home/u/fast", "/dev/shm", "/run/lock", "/run/media/u", "/sys/fs/cgroup", "/proc/acpi")
+    lines = ["1 0 8:1 / / rw - ext4 /dev/sda1 rw"]
+    lines += [f"{n} 1 0:{n} / {at} rw - tmpfs tmpfs rw" for n, at in enumerate(folders, 2)]
+    tree = plant(tmp_path, {"/proc/self/mountinfo": "\n".join(lines) + "\n", **dict.fromkeys(folders)})
+    found = disks.read(system(tree))
+    assert [(disk.mount, disk.fs, disk.persistent) for disk in found] == [
+        ("/", "ext4", None),
+        ("/home/u/fast", "tmpfs", False),
+    ]
 
 
 def test_the_last_of_two_mounts_at_one_point_counts():

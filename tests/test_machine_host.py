@@ -10,6 +10,7 @@ from support.machine_tree import BARE, plant, program, system
 
 from firstlight.machine import cpu, host, init, memory, user
 from firstlight.machine.facts import Init
+from firstlight.machine.libraries import missing_libraries
 
 ALPINE = {
     "/etc/os-release": 'NAME="Alpine Linux"\nID=alpine\nVERSION_ID=3.20.1\nPRETTY_NAME="Alpine Linux v3.20"\n',
@@ -209,3 +210,7 @@ def test_arm_processor_is_named_by_its_part_number(tmp_path):
     files = {"/proc/cpuinfo": text, "/proc/self/status": "Cpus_allowed_list:\t0,2-4\n"}
     found = cpu.read(system(plant(tmp_path, files)))
     assert (found.model, found.cores, found.flags) == ("Neoverse-V2", 4, ["fp", "asimd", "sve", "bf16"])
+
+
+def test_libraries_that_the_loader_does_not_find_are_named() -> None:
+    assert missing_libraries(["libc.so.6", "libno-such-thing.so.1"]) == ["libno-such-thing.so.1"]

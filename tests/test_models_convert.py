@@ -4,7 +4,9 @@ in test_models_synthetic.py (marker `engine`)."""
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from support.hub_client import Remembered
 from firstlight.errors import FirstlightError
 from firstlight.models.convert import convert_gguf
 from firstlight.models.synthetic import write_synthetic_model
+from firstlight.process import group_alive
 
 # Stands in for an engine's interpreter: it writes what a conversion writes, or fails as one does.
 INTERPRETER = """#!{python}
@@ -99,3 +102,39 @@ def test_what_is_no_gguf_is_refused(tmp_path):
             convert_gguf(
                 tmp_path / name, tmp_path / "x", Path(sys.executable), step=Remembered().step(), log=tmp_path / "l"
             )
+
+
+CONVERT = """
+import subprocess
+import sys
+import time
+from pathlib import Path
+from firstlight.events import Step, silent
+from firstlight.models.convert import convert_gguf
+source, target, python, log = map(Path, sys.argv[1:])
+convert_gguf(source, target, python, step=Step(silent, "x", "x"), log=log)
+"""
+
+
+def test_after_a_kill_the_next_conversion_need_not_wait(converting, tmp_path):
+    """The converter holds the lock of the model's folder, and ends soon after its parent."""
+    slow = tmp_path / "slow-python"
+    slow.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 600\n")
+    slow.chmod(0o755)
+    words = [
+        sys.executable,
+        "-c",
+        CONVERT,
+        str(converting.source),
+        str(converting.target),
+        str(slow),
+        str(tmp_path / "l"),
+    ]
+    with subprocess.Popen(words) as parent:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        parent.kill()
+    assert converting("whole") == converting.target
+    assert not group_alive(int((tmp_path / "pid").read_text()))

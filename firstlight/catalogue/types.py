@@ -43,6 +43,14 @@ class MetadataShim(_Data, frozen=True, kw_only=True):
     version: str
 
 
+class SystemLibrary(_Data, frozen=True, kw_only=True):
+    """A shared library that no wheel carries, and the packages that have it, by package manager."""
+
+    name: str
+    packages: dict[str, str]
+    """For instance `{"apt-get": "libnuma1", "dnf": "numactl-libs"}`."""
+
+
 class Build(_Data, frozen=True, kw_only=True):
     """One installable build of an engine, and everything that a machine must have to run it.
 
@@ -71,6 +79,8 @@ class Build(_Data, frozen=True, kw_only=True):
     """Instruction sets that its CPU code needs, as /proc/cpuinfo spells them."""
     memory: int | None = None
     """Bytes of main memory that it needs to start on the CPU."""
+    system_libraries: list[SystemLibrary] = []
+    """Shared libraries that the system must have."""
     integrity: Literal["locked", "pinned"] = "pinned"
     requirements: list[str]
     """What the pip layer asks for."""

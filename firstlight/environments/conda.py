@@ -17,10 +17,10 @@ import firstlight
 from firstlight.environments.conda_list import register_prefix, unregister_prefix
 from firstlight.environments.pipconfig import redact
 from firstlight.environments.sources import channel_url
-from firstlight.environments.space import free_bytes, no_room
 from firstlight.errors import FirstlightError, NetworkFailed, UsageError, VerificationFailed
 from firstlight.events import Step
 from firstlight.files import write_atomic
+from firstlight.machine.space import free_bytes, no_room, says_full
 from firstlight.process import Child, Command
 
 __all__ = ["CondaPackage", "create_prefix", "register_prefix", "unregister_prefix"]
@@ -77,6 +77,16 @@ def attempts(channels: Sequence[str]) -> list[tuple[str, ...]]:
     return [tuple(group[min(turn, len(group) - 1)] for group in mirrors.values()) for turn in range(rounds)]
 
 
+def worker_request(prefix: Path, specs: Sequence[str], channels: Sequence[str], cache: Path) -> dict[str, Any]:
+    """Return what the worker is asked: one JSON document on its standard input, or as its one argument."""
+    return {
+        "prefix": str(prefix.absolute()),
+        "specs": list(specs),
+        "channels": list(channels),
+        "cache": str(cache.absolute()),
+    }
+
+
 def create_prefix(
     prefix: Path,
     specs: Sequence[str],
@@ -115,12 +125,7 @@ def create_prefix(
     failures: list[_Failure] = []
     tries = attempts(channels)
     for number, sources in enumerate(tries):
-        request = {
-            "prefix": str(prefix),
-            "specs": list(specs),
-            "channels": list(sources),
-            "cache": str(cache.absolute()),
-        }
+        request = worker_request(prefix, specs, sources, cache)
         _note(log, f"conda packages from {', '.join(sources)}: {', '.join(specs)}")
         names = tuple(redact(source) for source in sources)
         result = _run_worker(request, names, step, hold, stall, variables or {})
@@ -170,7 +175,7 @@ def _run_worker(
     paths = [package_root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     argv = (sys.executable, "-m", "firstlight.environments.conda_worker")
     command = Command(argv, {**variables, "PYTHONPATH": os.pathsep.join(paths)}, Path(package_root))
-    child = Child(command, on_line=listen, stdin=json.dumps(request), hold=hold)
+    child = Child(command, on_line=listen, stdin=json.dumps(request), hold=hold, leash=True)
     try:
         while (status := child.wait(0.1)) is None:
             if time.monotonic() - heard[0] > stall:
@@ -190,7 +195,7 @@ def _run_worker(
 def _failure(sources: tuple[str, ...], told: dict[str, Any]) -> _Failure:
     message = redact(str(told["message"]).strip())
     kind = str(told["kind"])
-    if "os error 28" in message:
+    if says_full(message):
         kind = "disk"
     elif "Invalid checksum" in message or "hash mismatch" in message:
         kind = "checksum"
@@ -241,7 +246,7 @@ def _explain(failures: list[_Failure], specs: Sequence[str], prefix: Path, cache
             why=each,
             fix="name a channel that answers (--channel URL), or do without conda: --environment venv",
         )
-    error.evidence = evidence
+    error.evidence = evidence if evidence != error.why else None
     return error
 
 

@@ -148,8 +148,8 @@ async def work(request: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def main() -> int:
-    """Do what the request on stdin says; 0 when it is done."""
-    request = json.loads(sys.stdin.read())
+    """Do what the request on stdin, or as the one argument, says; 0 when it is done."""
+    request = json.loads(sys.argv[1] if len(sys.argv) > 1 else sys.stdin.read())
     try:
         tell("result", packages=asyncio.run(work(request)))
     except Exception as error:  # noqa: BLE001 - whatever rattler raises is told to the parent, which knows what it means

@@ -14,12 +14,13 @@ from firstlight.environments.adopting import describe_adopted
 from firstlight.environments.building import assemble
 from firstlight.environments.conda import register_prefix, unregister_prefix
 from firstlight.environments.pipconfig import PipSettings
-from firstlight.environments.space import require_room
 from firstlight.environments.spec import EnvironmentSpec, Generation, Listed, read_manifest, write_manifest
+from firstlight.environments.uv_program import clear_cache_leftovers
 from firstlight.errors import FirstlightError, UsageError, did_you_mean
 from firstlight.events import Step
 from firstlight.files import remove_tree, switch_symlink, writer_lock
 from firstlight.home import Home
+from firstlight.machine.space import require_room
 
 __all__ = ["EnvironmentSpec", "Generation", "Listed", "Store", "all_generations"]
 
@@ -117,6 +118,7 @@ class Store:
             FirstlightError: no room, or see `assemble`; the half-built environment is removed, the caches are kept.
         """
         self._remove_leftovers()
+        clear_cache_leftovers(self.home.wheel_cache)
         equal = any(item.key == spec.key for item in self.list())
         self.home.environments.mkdir(parents=True, exist_ok=True)
         needed = spec.expected_disk // _SHARED if equal else spec.expected_disk

@@ -13,7 +13,8 @@ import msgspec
 
 _TRUE = {"y", "yes", "t", "true", "on", "1"}
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+@")
-_LONGEST_TIMEOUT = 60.0  # seconds; pip's timeouts are often raised for slow uploads, and uv tries several times
+_LONGEST_TIMEOUT = 30.0  # seconds without a byte; pip's timeouts are often raised high, and uv tries several times
+_PATIENT = 20.0  # seconds from which on one more try is enough: a silent index is given up within about a minute
 
 
 class PipSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,6 +165,8 @@ def network_variables(settings: PipSettings, variables: Mapping[str, str]) -> di
         additions["UV_HTTP_TIMEOUT"] = str(max(1, round(min(settings.timeout, _LONGEST_TIMEOUT))))
     if not variables.get("UV_HTTP_RETRIES") and settings.retries is not None:
         additions["UV_HTTP_RETRIES"] = str(settings.retries)
+    elif not variables.get("UV_HTTP_RETRIES") and (settings.timeout or 0.0) > _PATIENT:
+        additions["UV_HTTP_RETRIES"] = "1"
     return additions
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import msgspec
 
+from firstlight.environments.conda import attempts, worker_request
 from firstlight.environments.conda_list import environments_list
 from firstlight.environments.generations import Store
+from firstlight.environments.pipconfig import PipSettings, redact
 from firstlight.environments.spec import MANIFEST, EnvironmentSpec
+from firstlight.environments.wheels import install_words, source_words, wish_files
+from firstlight.home import Home
 
 
 class PlannedFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,34 +32,42 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     commands: list[list[str]]
 
 
-def preview(store: Store, spec: EnvironmentSpec) -> Preview:
-    """Return what `Store.build` would write and run for a wish; nothing when such an environment stands already."""
+def preview(store: Store, spec: EnvironmentSpec, settings: PipSettings | None = None) -> Preview:
+    """Return what `Store.build` would write and run for a wish; nothing when such an environment stands already.
+
+    Args:
+        store: the environments of the engine.
+        spec: the wish.
+        settings: the user's pip configuration, whose sources the commands then name (without credentials).
+    """
     if store.find(spec.key) is not None:
         return Preview(files=[], commands=[])
     prefix = store.folder / f"{spec.build}-{spec.key[:8]}"
     files = [PlannedFile(path=str(prefix / MANIFEST)), PlannedFile(path=str(store.folder / "current"), mode="0777")]
+    for file, content in wish_files(spec.wheels, prefix).values():
+        files.append(PlannedFile(path=str(file), content=content))
     listing = environments_list() if spec.kind == "conda" else None
     if listing is not None:
         files.append(PlannedFile(path=str(listing), content=f"{prefix}\n"))
-    return Preview(files=files, commands=[_base(prefix, spec), _wheels(prefix, spec)])
+    return Preview(files=files, commands=[_base(prefix, spec, store.home), _wheels(prefix, spec, store.home, settings)])
 
 
-def _base(prefix: Path, spec: EnvironmentSpec) -> list[str]:
+def _base(prefix: Path, spec: EnvironmentSpec, home: Home) -> list[str]:
     if spec.kind == "venv":
-        return ["uv", "venv", "--python", spec.python_path or spec.python, str(prefix)]
-    channels = [word for channel in spec.channels for word in ("--channel", channel)]
-    worker = [sys.executable, "-m", "firstlight.environments.conda_worker"]
-    return [*worker, "--prefix", str(prefix), *channels, *spec.conda_specs]
+        return [
+            "uv",
+            "venv",
+            "--python",
+            spec.python_path or spec.python,
+            "--no-project",
+            "--allow-existing",
+            str(prefix),
+        ]
+    channels = next(iter(attempts(spec.channels)), ())
+    request = worker_request(prefix, spec.conda_specs, [redact(channel) for channel in channels], home.conda_cache)
+    return [sys.executable, "-m", "firstlight.environments.conda_worker", json.dumps(request)]
 
 
-def _wheels(prefix: Path, spec: EnvironmentSpec) -> list[str]:
-    words = ["uv", "pip", "install", "--python", str(prefix / "bin" / "python")]
-    for option, values in (
-        ("--index", spec.wheels.indexes),
-        ("--find-links", spec.wheels.find_links),
-        ("--constraint", spec.wheels.constraints),
-        ("--exclude", spec.wheels.excludes),
-        ("--override", spec.wheels.overrides),
-    ):
-        words += [word for value in values for word in (option, value)]
-    return [*words, *spec.wheels.requirements]
+def _wheels(prefix: Path, spec: EnvironmentSpec, home: Home, settings: PipSettings | None) -> list[str]:
+    words = ["uv", *install_words(prefix / "bin" / "python", spec.wheels), "--cache-dir", str(home.wheel_cache)]
+    return [*words, *source_words(spec.wheels, settings or PipSettings())]

@@ -45,10 +45,11 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, kw_only=True):
         """What makes two wishes the same: the SHA-256 of all that decides about the result.
 
         Mirrors do not: of channels and indexes only the last part of the URL counts (`conda-forge`, `cu129`, `simple`),
-        in any order; folders of find-links and expected sizes do not count.
+        in any order; folders of find-links, expected sizes and which of this machine's Pythons of that minor version a
+        virtual environment is made of do not count.
         """
         wish = msgspec.to_builtins(self)
-        for name in ("expected_download", "expected_disk"):
+        for name in ("expected_download", "expected_disk", "python_path"):
             del wish[name]
         wish["channels"] = sorted({_last_part(channel) for channel in self.channels})
         wheels = wish["wheels"]

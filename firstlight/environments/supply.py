@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import msgspec
 
 from firstlight.catalogue.types import CpuTorch, EngineEntry, Mirrors
@@ -11,20 +9,9 @@ from firstlight.environments.pipconfig import PipSettings
 from firstlight.environments.sources import ChannelProbe, probe_channels, probe_cpu_torch
 from firstlight.errors import NetworkFailed
 from firstlight.events import Step
-from firstlight.files import write_atomic
-from firstlight.home import Home
 from firstlight.machine.facts import Machine
 from firstlight.planning.devices import has_nvidia
 from firstlight.planning.request import Request, Supply
-
-_RECORD = "supply.json"
-
-
-class _Record(msgspec.Struct, frozen=True, kw_only=True):
-    """The supply that the current environment was built from, and the wishes that it answered."""
-
-    wishes: str
-    supply: Supply
 
 
 def settle(
@@ -84,34 +71,3 @@ def _torch_in_question(machine: Machine, entry: EngineEntry, request: Request) -
     if has_nvidia(machine) and entry.cpu != "always" and request.cuda != "cpu":
         return None
     return next((build.cpu_torch for build in entry.build if build.cpu_torch is not None), None)
-
-
-def remembered(home: Home | None, request: Request) -> Request | None:
-    """Return the request with the supply that this home's environment was built from; None: it has to be asked for.
-
-    An environment that is there needs no network: the second run must not wait for silent mirrors. A request without
-    wishes of its own about sources takes whatever the current environment was made from.
-    """
-    if home is None:
-        return None
-    with contextlib.suppress(OSError, msgspec.DecodeError):
-        record = msgspec.json.decode((home.environments / request.engine / _RECORD).read_bytes(), type=_Record)
-        if record.wishes == _wishes(request) or not _wishes_for_sources(request):
-            return msgspec.structs.replace(request, supply=record.supply)
-    return None
-
-
-def remember(home: Home, request: Request) -> None:
-    """Keep the supply of the environment that was just made current."""
-    record = _Record(wishes=_wishes(request), supply=request.supply)
-    write_atomic(home.environments / request.engine / _RECORD, msgspec.json.encode(record))
-
-
-def _wishes(request: Request) -> str:
-    return msgspec.json.encode(
-        [request.environment, request.channels, request.indexes, request.find_links, request.cuda]
-    ).decode()
-
-
-def _wishes_for_sources(request: Request) -> bool:
-    return request.environment != "auto" or bool(request.channels or request.indexes or request.find_links)

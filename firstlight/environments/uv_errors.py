@@ -8,8 +8,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from firstlight.environments.pipconfig import redact
-from firstlight.environments.space import free_bytes, no_room
 from firstlight.errors import FirstlightError, NetworkFailed, VerificationFailed
+from firstlight.machine.space import free_bytes, no_room, says_full
 
 _BEGIN = re.compile(r"^\s*(error:|×|\u2570|Caused by:|cause:)")
 _MARK = re.compile(r"^\s*(?:error:|×|cause:|Caused by:|\d+:|[\u2502\u251c\u2570\u2500\u25b6\s]+)\s*")
@@ -52,7 +52,7 @@ def failed_address(messages: Sequence[str]) -> str | None:
 def is_network_failure(messages: Sequence[str]) -> bool:
     """Tell whether uv failed because a source did not deliver."""
     text = " ".join(causes(messages))
-    return bool(_NETWORK.search(text)) and not _HASH.search(text) and "os error 28" not in text
+    return bool(_NETWORK.search(text)) and not _HASH.search(text) and not says_full(text)
 
 
 def _shortened(text: str) -> str:
@@ -82,7 +82,7 @@ def explain(
             why=f"expected {mismatch[2]}, got {mismatch[3]}; nothing of it was installed",
             fix="the source is damaged or stale; name another one: --index https://pypi.org/simple",
         )
-    elif "os error 28" in text or "No space left" in text:
+    elif says_full(text):
         fuller = min((prefix, cache), key=free_bytes)
         error = no_room(fuller, what, needed)
     elif _TIMEOUT.search(text):
@@ -108,7 +108,7 @@ def explain(
             why=_shortened("; ".join(found) or (messages[-1] if messages else "it said nothing")),
             fix="run the same command again; the log has every word of uv",
         )
-    error.evidence = evidence
+    error.evidence = evidence if evidence.strip() != error.why else None
     return error
 
 

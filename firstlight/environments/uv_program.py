@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import fcntl
 import functools
 import os
 import re
-from collections.abc import Mapping, Sequence
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -27,6 +31,9 @@ _DOWNLOADING = re.compile(r"^Downloading (\S+) \(([\d.]+)([KMGT]i)?B\)")
 _DOWNLOADED = re.compile(r"^ Downloaded (\S+)")
 _DRAWN = re.compile(r"[\u2800-\u28ff]|[\u2588\u2591]{3}|Preparing packages\.\.\.|Resolving dependencies\.\.\.")
 _FACTOR = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
+_HOUR = 3600.0
+_PHASES = {"Resolved ": "preparing wheels", "Prepared ": "installing wheels"}
+_BEAT = 1.0  # seconds between two signs of life while uv itself shows nothing new
 _MEMORY = 65536  # characters of a redraw that are kept until its end is seen
 
 
@@ -37,6 +44,27 @@ class UvResult(msgspec.Struct, frozen=True):
     messages: list[str]
     downloaded: int
     """Bytes."""
+
+
+def clear_cache_leftovers(cache: Path) -> None:
+    """Remove from uv's cache what killed programs were in the middle of; not while any uv works with this cache.
+
+    Source: uv 0.13 keeps a shared lock on CACHE/.lock while it runs, and `uv cache clean` an exclusive one.
+    """
+    with contextlib.suppress(OSError), (cache / ".lock").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for left in cache.glob(".tmp*"):
+            _remove(left)
+        for left in cache.glob("lock-*"):  # ours (origins.py); another engine's setup may be between two runs of uv
+            if time.time() - left.stat().st_mtime > _HOUR:
+                _remove(left)
+
+
+def _remove(left: Path) -> None:
+    if left.is_dir() and not left.is_symlink():
+        shutil.rmtree(left, ignore_errors=True)
+    else:
+        left.unlink(missing_ok=True)
 
 
 @functools.cache
@@ -64,8 +92,12 @@ class Screen:
     uv 0.13 has no progress output for programs. A bar that was drawn and is gone from the next drawing is complete.
     """
 
-    def __init__(self, step: Step, log: Path | None = None, expected: int | None = None) -> None:
+    def __init__(
+        self, step: Step, log: Path | None = None, expected: int | None = None, doing: str = "uv is at work"
+    ) -> None:
         self.step = step
+        self.doing = doing
+        self.moved = time.monotonic()
         self.messages: list[str] = []
         self.downloads: dict[str, tuple[int, int]] = {}
         self._expected = expected
@@ -73,6 +105,7 @@ class Screen:
         self._line = ""
         self._frame = ""
         self._told = -1
+        self._resolving = ""
         self._log = log
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -91,6 +124,11 @@ class Screen:
         for piece in pieces:
             self._message(piece)
 
+    def beat(self) -> None:
+        """Say that uv is still at work where it has shown nothing new for a while: a silent index, a slow unpacking."""
+        if time.monotonic() - self.moved >= _BEAT:
+            self.step.progress(self.downloaded, self._expected if self.downloads else None, detail=self.doing)
+
     def close(self) -> None:
         """Take the end: an unfinished line is a message too, and all bars are complete."""
         self._message(self._line)
@@ -108,6 +146,7 @@ class Screen:
         self.messages.append(line)
         if line.startswith("Prepared "):
             self.complete()
+        self.doing = next((words for sign, words in _PHASES.items() if line.startswith(sign)), self.doing)
         self._plain_progress(line)
         if self._log is not None:
             # A full disk must not stop the reader.
@@ -126,7 +165,8 @@ class Screen:
 
     def _read_frames(self, plain: str) -> None:
         resolving = _RESOLVING.findall(plain)
-        if resolving and not self.downloads:
+        if resolving and not self.downloads and resolving[-1] != self._resolving:
+            self.moved, self._resolving = time.monotonic(), resolving[-1]
             self.step.progress(0, None, detail=f"resolving {resolving[-1]}")
         *finished, self._frame = (self._frame + plain).split(_FRAME)
         self._frame = self._frame[-_MEMORY:]
@@ -147,6 +187,7 @@ class Screen:
         total = known if everything else max(known, self._expected or 0)
         if self.downloaded != self._told and self.downloads:
             self._told = self.downloaded
+            self.moved = time.monotonic()
             largest = max(running, key=lambda name: running[name][1] - running[name][0], default="")
             detail = f"{count[1]} of {count[2]} wheels" + (f", {largest}" if largest else "")
             self.step.progress(self.downloaded, total if everything or self._expected else None, detail=detail)
@@ -171,6 +212,24 @@ def _configuration() -> dict[str, str]:
     return {"UV_NO_CONFIG": "1"}
 
 
+@contextlib.contextmanager
+def _beating(screen: Screen) -> Iterator[None]:
+    """Let a screen beat every second while uv runs."""
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(_BEAT):
+            screen.beat()
+
+    heart = threading.Thread(target=beat, name="uv-beat", daemon=True)
+    heart.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        heart.join()
+
+
 def run_uv(
     arguments: Sequence[str],
     *,
@@ -180,6 +239,7 @@ def run_uv(
     log: Path | None = None,
     hold: tuple[int, ...] = (),
     expected: int | None = None,
+    doing: str = "uv is at work",
 ) -> UvResult:
     """Run uv to its end and return how it ended; a failing uv is not an exception.
 
@@ -191,9 +251,10 @@ def run_uv(
         log: file that its messages are appended to.
         hold: descriptors that it keeps open.
         expected: bytes that are expected to be downloaded, until it is known better.
+        doing: what is told every second while uv itself shows nothing.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    screen = Screen(step, log, expected)
+    screen = Screen(step, log, expected, doing)
     variables: dict[str, str | None] = {
         # What our caller's shell has activated must not decide where we install.
         **dict.fromkeys(
@@ -206,7 +267,9 @@ def run_uv(
         "UV_CACHE_DIR": str(cache),
         **environment,
     }
-    ended = run([str(find_uv()), *arguments], environment=variables, folder=cache.parent, hold=hold, screen=screen.feed)
+    argv = [str(find_uv()), *arguments]
+    with _beating(screen):
+        ended = run(argv, environment=variables, folder=cache.parent, hold=hold, screen=screen.feed, leash=True)
     screen.close()
     if ended.returncode == 0 and screen.downloads:
         screen.complete()

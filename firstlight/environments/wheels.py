@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -24,13 +24,14 @@ from firstlight.environments.uv_errors import explain, failed_address, is_networ
 from firstlight.environments.uv_program import UvResult, find_uv, run_uv
 from firstlight.errors import FirstlightError
 from firstlight.events import Step
+from firstlight.files import write_atomic
 
 __all__ = ["InstalledPackage", "WheelSet", "add_metadata_shim", "find_uv", "freeze", "install_wheels", "repair_wheels"]
 
 _PYPI = "https://pypi.org/simple"
 _CHANGED = re.compile(r"^ [+~] ([^=@\s]+)(?:==(\S+)|@(\S+))?(?: \(from (.+)\))?$")
 _UNPACKED = 3  # wheels grow about this much when they are unpacked (measured on the sets of torch and its kin)
-_PATIENCE = {"UV_HTTP_TIMEOUT": "30", "UV_HTTP_RETRIES": "2"}
+_PATIENCE = {"UV_HTTP_TIMEOUT": "20", "UV_HTTP_RETRIES": "2"}
 
 
 class WheelSet(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,20 +80,40 @@ def _sources(wheels: WheelSet, settings: PipSettings, silent: Sequence[str]) -> 
     return Sources(arguments, variables, [redact(name) for name in (*names, *settings.find_links)])
 
 
-def _wish_files(wheels: WheelSet, folder: Path) -> list[str]:
-    """Write what is asked for into `folder` and return the arguments that name the files."""
-    words = []
-    for option, lines in (
-        ("--requirements", wheels.requirements),
-        ("--constraints", wheels.constraints),
-        ("--excludes", wheels.excludes),
-        ("--overrides", wheels.overrides),
-    ):
-        if lines:
-            file = folder / f"{option.strip('-')}.txt"
-            file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-            words += [option, str(file)]
+def wish_files(wheels: WheelSet, prefix: Path) -> dict[str, tuple[Path, str]]:
+    """Return option → file and content: what is asked for, as it stands in the folder `wish` of the environment."""
+    wishes = {
+        "--requirements": wheels.requirements,
+        "--constraints": wheels.constraints,
+        "--excludes": wheels.excludes,
+        "--overrides": wheels.overrides,
+    }
+    return {
+        option: (prefix / "wish" / f"{option.strip('-')}.txt", "".join(f"{line}\n" for line in lines))
+        for option, lines in wishes.items()
+        if lines
+    }
+
+
+def install_words(python: Path, wheels: WheelSet) -> list[str]:
+    """Return the words of uv that install a wheel set from its wish files, without the sources."""
+    words = ["pip", "install", "--python", str(python), "--break-system-packages"]
+    for option, (file, _content) in wish_files(wheels, prefix_of(python)).items():
+        words += [option, str(file)]
     return words
+
+
+def source_words(wheels: WheelSet, settings: PipSettings) -> list[str]:
+    """Return the words of uv that name the sources of a wheel set, for people: credentials are left out.
+
+    For our own runs indexes travel as variables instead, because arguments are visible to everyone.
+    """
+    sources = _sources(wheels, settings, ())
+    words = [redact(word) for word in sources.arguments]
+    for variable, option in (("UV_DEFAULT_INDEX", "--default-index"), ("UV_INDEX", "--index")):
+        words += [word for url in sources.variables.get(variable, "").split() for word in (option, redact(url))]
+    secret = sources.variables.get("UV_FIND_LINKS", "")
+    return words + [word for url in secret.split(",") if url for word in ("--find-links", redact(url))]
 
 
 def install_wheels(
@@ -136,17 +157,10 @@ def install_wheels(
         )
     cache.mkdir(parents=True, exist_ok=True)
     linking = {} if "UV_LINK_MODE" in os.environ else _link_mode(prefix_of(python), cache, step)
-    with tempfile.TemporaryDirectory(prefix="wish-", dir=cache) as folder:
-        words = [
-            "pip",
-            "install",
-            "--python",
-            str(python),
-            "--break-system-packages",
-            *_wish_files(wheels, Path(folder)),
-        ]
-        words += [word for name in reinstall for word in ("--reinstall-package", name)]
-        result, sources = _install(words, wheels, settings, linking, cache, step, log, hold, expected_bytes)
+    for file, content in wish_files(wheels, prefix_of(python)).values():
+        write_atomic(file, content)
+    words = [*install_words(python, wheels), *(word for name in reinstall for word in ("--reinstall-package", name))]
+    result, sources = _install(words, wheels, settings, linking, cache, step, log, hold, expected_bytes)
     if result.returncode != 0:
         raise explain(
             result.messages,
@@ -181,6 +195,7 @@ def _install(
             log=log,
             hold=hold,
             expected=expected,
+            doing=f"asking {', '.join(_hosts(sources.names))}",
         )
         if result.returncode == 0 or not is_network_failure(result.messages):
             return result, sources
@@ -191,6 +206,11 @@ def _install(
             return result, sources
         step.warn(f"{extras[0]} does not answer: it is left out")
         silent.append(extras[0])
+
+
+def _hosts(names: Sequence[str]) -> list[str]:
+    """Return what a person calls the sources: the hosts of web addresses, folders as they are."""
+    return list(dict.fromkeys(urlsplit(without_credentials(name)).netloc or name for name in names))
 
 
 def _under(address: str, source: str) -> bool:

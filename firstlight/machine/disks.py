@@ -42,7 +42,8 @@ def read(system: System, *, measure: Measure | None = None, patience: float = PA
     ends = time.monotonic() + system.remaining(patience)
     disks = []
     for mount, work in running:
-        persistent = False if container and mount.point == "/" and mount.fs in {"overlay", "tmpfs", "aufs"} else None
+        layer = container and mount.point == "/" and mount.fs in {"overlay", "aufs"}
+        persistent = False if layer or mount.fs in {"tmpfs", "ramfs"} else None
         unknown = Disk(mount=printable(mount.point), fs=mount.fs)
         if not work.wait(ends - time.monotonic()):
             system.failed(f"disks:{unknown.mount}", f"no answer within {patience:.1f} s ({mount.fs})")

@@ -50,6 +50,8 @@ _PSEUDO = frozenset(
     }
 )
 """Filesystems of the kernel, of the desktop and of read-only images: nothing can be installed there."""
+_MEMORY = frozenset({"tmpfs"})
+"""Pseudo filesystems that a person may have mounted to write to, outside the folders of the system."""
 _ROOTS = frozenset({"tmpfs", "ramfs", "rootfs", "squashfs", "erofs"})
 """Pseudo filesystems that count as a disk at `/`: live images and initial RAM disks run from them."""
 _SYSTEM_FOLDERS = re.compile(
@@ -102,7 +104,8 @@ def real_mounts(mounts: list[Mount]) -> list[Mount]:
         if mount.point == "/":
             wanted = mount.fs not in _PSEUDO or mount.fs in _ROOTS
         else:
-            wanted = mount.fs not in _PSEUDO and not _SYSTEM_FOLDERS.match(mount.point)
+            kind = mount.fs not in _PSEUDO or (mount.fs in _MEMORY and not mount.point.startswith("/run/"))
+            wanted = kind and not _SYSTEM_FOLDERS.match(mount.point)
         if wanted:
             kept.setdefault((mount.device, mount.root), mount)
     order = {mount.point: place for place, mount in enumerate(mounts)}

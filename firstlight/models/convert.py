@@ -130,7 +130,7 @@ def _convert(
         **(environment or {}),
     }
     argv = (str(python), "-u", str(_WORKER), str(gguf.parent), gguf.name, str(staging))
-    ended = run(argv, environment=variables, log=log, on_line=line, hold=hold)
+    ended = run(argv, environment=variables, log=log, on_line=line, hold=hold, leash=True)
     if ended.returncode != 0 or not done:
         raise _failed(gguf, python, ended, log)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from firstlight.events import Step
 from firstlight.home import Home
+from firstlight.machine.space import is_full, no_room
 from firstlight.models.from_hubs import HubFetch, writing
 from firstlight.models.hubs import Hubs, answering_hub, load_hubs
 from firstlight.models.library import UvTool
@@ -65,6 +66,25 @@ def fetch_model(
     """
     if reference.source == "path":
         return _local(Path(reference.id))
+    try:
+        return _fetched(reference, home, uv=uv, step=step, log=log, hold=hold, include=include, hubs=hubs)
+    except OSError as error:
+        if is_full(error):
+            raise no_room(home.root, f"the model {reference.id}", None) from error
+        raise
+
+
+def _fetched(
+    reference: ModelReference,
+    home: Home,
+    *,
+    uv: UvTool,
+    step: Step,
+    log: Path,
+    hold: tuple[int, ...],
+    include: tuple[str, ...],
+    hubs: Hubs | None,
+) -> FetchedModel:
     present = find_fetched(reference, home, include=include)
     if present is not None:
         return present

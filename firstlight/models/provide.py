@@ -15,6 +15,7 @@ from firstlight.models.fetch import FetchedFile, UvTool, answering_hub, fetch_mo
 from firstlight.models.local import inspect_folder
 from firstlight.models.reference import ModelReference, display_name, parse_reference
 from firstlight.models.synthetic import write_synthetic_model
+from firstlight.models.weights import GGUF_MARK
 
 PROOF_MODEL = "proof-model"
 
@@ -76,6 +77,26 @@ def provide_model(
         speaks=True,
         files=fetched.files,
     )
+
+
+def require_model(text: str | None) -> None:
+    """Make sure, before anything is built for it, that a model's name can be one and that a folder holds a model.
+
+    Raises:
+        UsageError: it cannot, or the folder is none.
+        FirstlightError: the folder's model is damaged.
+    """
+    if text is None:
+        return
+    reference = parse_reference(text)
+    path = Path(reference.id)
+    if reference.source == "path" and not (path.is_file() and _is_gguf(path)):
+        inspect_folder(path)
+
+
+def _is_gguf(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(len(GGUF_MARK)) == GGUF_MARK
 
 
 def _default(home: Home, step: Step) -> ModelReference:

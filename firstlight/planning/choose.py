@@ -155,6 +155,8 @@ def _chosen(case: Case, refused: list[Refusal]) -> Plan:
 def _unasked(case: Case) -> list[str]:
     """Return what nobody has asked the network for: `plan` touches nothing, `setup` asks before it plans."""
     lines = []
+    if case.machine.gpus is None and case.build.cuda is None:
+        lines.append("that there is no GPU (what GPUs there are is unknown)")
     if case.request.environment == "auto" and case.request.supply.channels is None:
         lines.append("a conda channel answers (setup asks, and takes a virtual environment where none does)")
     if case.build.cpu_torch is not None and case.request.supply.cpu_torch is None:

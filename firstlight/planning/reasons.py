@@ -14,8 +14,8 @@ def because(case: Case, torch: Torch) -> list[str]:
     lines = ["the newest build whose every requirement this machine meets"]
     if build.cuda is None and not has_nvidia(case.machine):
         others = sorted({gpu.vendor for gpu in case.machine.gpus or []})
-        seen = f"NVIDIA GPU (seen and not used: {', '.join(others)})" if others else "GPU"
-        lines.append(f"on the CPU: there is no {seen}")
+        seen = f"there is no NVIDIA GPU (seen and not used: {', '.join(others)})" if others else "there is no GPU"
+        lines.append(f"on the CPU: {seen if case.machine.gpus is not None else 'no NVIDIA driver is known here'}")
     if build.cuda is not None and nvidia is not None and nvidia.driver:
         lines.append(f"driver {nvidia.driver} runs CUDA {numbers(build.cuda)[0]}.x")
     lines += warnings(case, torch)

@@ -73,6 +73,9 @@ def requested(case: Case) -> Refusal | None:
     if request.cuda is not None and (build.cuda or "cpu") != request.cuda:
         made = f"made with CUDA {build.cuda}" if build.cuda else "a CPU build"
         return refuse(case, "requested", f"it is {made}, --cuda {request.cuda} was asked for")
+    if request.gpus is not None and build.cuda is None:
+        chosen = ",".join(map(str, request.gpus))
+        return refuse(case, "requested", f"it is a CPU build, --gpus {chosen} was asked for", "leave --gpus out")
     return None
 
 
@@ -93,12 +96,10 @@ def device(case: Case) -> Refusal | None:
     machine, request = case.machine, case.request
     if case.build.cuda is None:
         if case.entry.cpu == "no_gpu" and has_nvidia(machine) and request.cuda != "cpu":
-            return refuse(
-                case,
-                "device",
-                f"{case.entry.engine} is not put on the CPU by itself where there is an NVIDIA GPU or driver",
-                f"ask for it: firstlight setup.{case.entry.engine} --cuda cpu",
-            )
+            reason = f"{case.entry.engine} is not put on the CPU by itself where there is an NVIDIA GPU or driver"
+            fits = all(rule(case) is None for rule in (arch, libc, python, cpu, memory, disk))
+            remedy = f"ask for it: firstlight setup.{case.entry.engine} --cuda cpu" if fits else None
+            return refuse(case, "device", reason, remedy)
         return None
     if not has_nvidia(machine):
         if machine.gpus is None and machine.nvidia is None and machine.problems:
@@ -166,7 +167,11 @@ def compute_capability(case: Case) -> Refusal | None:
             case.assumed.append(f"compute capability of GPU {gpu.index} ({gpu.name or 'unnamed'})")
         elif not runs_on(case.build, have):
             codes = ", ".join(case.build.capabilities or [])
-            others = [other.index for other in case.devices.chosen if other.index != gpu.index]
+            others = [
+                other.index
+                for other in case.devices.chosen
+                if other.compute_capability is None or runs_on(case.build, other.compute_capability)
+            ]
             remedy = f"choose other GPUs: --gpus {','.join(map(str, others))}" if others else None
             reason = f"GPU {gpu.index} ({gpu.name}) has compute capability {have}; this build holds code for {codes}"
             return refuse(case, "compute_capability", reason, remedy)
@@ -258,7 +263,8 @@ def disk(case: Case) -> Refusal | None:
     roomy = best if best is not None and (best.free or 0) >= case.disk_needed and best.mount != place.mount else None
     remedy = f"export FIRSTLIGHT_HOME={roomy.mount.rstrip('/')}/firstlight" if roomy else "free some space"
     if place.writable is False:
-        return refuse(case, "disk", f"{case.home} lies on {place.mount}, which is read-only", remedy)
+        other = remedy if roomy else "export FIRSTLIGHT_HOME=/path/that/you/can/write"
+        return refuse(case, "disk", f"{case.home} lies on {place.mount}, where this user cannot write", other)
     if place.free >= case.disk_needed:
         return None
     reason = f"needs {gigabytes(case.disk_needed)}, {place.mount} has {gigabytes(place.free)} free"

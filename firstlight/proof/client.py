@@ -322,7 +322,10 @@ class OpenAIClient:
             what = f"{self.base_url} fell silent for {self.timeout:.0f} s after {pieces} tokens"
         else:
             what = f"the answer of {self.base_url} broke off after {pieces} tokens"
-        why = _innermost(error) if error else "the stream ended without a finish reason"
+        if isinstance(error, requests.exceptions.ChunkedEncodingError):  # its own words are about hexadecimal numbers
+            why = "the server closed the connection in the middle of the answer"
+        else:
+            why = _innermost(error) if error else "the stream ended without a finish reason"
         return FirstlightError(what, why=why, fix="look at the server's log; it may have died")
 
     def _unreadable(self, content: bytes, error: Exception) -> FirstlightError:

@@ -94,7 +94,7 @@ class Recorder:
     """A reporter that passes events on and keeps the finished steps for the receipt."""
 
     def __init__(self, reporter: Reporter) -> None:
-        self._reporter = reporter
+        self.reporter = reporter
         self.started = time.time()
         self._finished: list[StepFinished] = []
 
@@ -102,7 +102,7 @@ class Recorder:
         """Take an event."""
         if isinstance(event, StepFinished):
             self._finished.append(event)
-        self._reporter(event)
+        self.reporter(event)
 
     @property
     def steps(self) -> list[StepRecord]:

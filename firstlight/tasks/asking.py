@@ -69,6 +69,9 @@ def request_of(engine: str, machine: Machine, *, elsewhere: bool, **words: Any) 
     """
     from firstlight.catalogue.loading import find_engine, load_catalogue
 
+    for place in words.get("find_links") or ():
+        if "://" not in place and not Path(place).expanduser().is_dir():
+            raise UsageError(f"--find-links: {place} is no folder", fix="name a folder of wheels, or a page's URL")
     indexes = tuple(words.get("index") or ())
     if len(indexes) > 1:
         raise UsageError("--index was given more than once", fix="add others to pip's extra-index-url")
@@ -90,9 +93,15 @@ def request_of(engine: str, machine: Machine, *, elsewhere: bool, **words: Any) 
     )
 
 
+def asks(*, yes: bool) -> bool:
+    """Tell whether a person is asked before a change: not with `--yes`, FIRSTLIGHT_YES=1 or no terminal."""
+    here = sys.stdin is not None and sys.stderr is not None and sys.stdin.isatty() and sys.stderr.isatty()
+    return here and not yes and os.environ.get("FIRSTLIGHT_YES") != "1"
+
+
 def confirmed(question: str, *, yes: bool) -> bool:
-    """Ask before the machine is changed, unless `--yes`, FIRSTLIGHT_YES=1 or no terminal says otherwise."""
-    if yes or os.environ.get("FIRSTLIGHT_YES") == "1" or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    """Ask before the machine is changed, where `asks` says so; True is a yes."""
+    if not asks(yes=yes):
         return True
     sys.stderr.write(f"{question} [Y/n] ")
     sys.stderr.flush()

@@ -9,20 +9,17 @@ from typing import Literal
 
 import msgspec
 
-from firstlight.bringup import Goal, Result, bring_up, decide, nothing_fits
+from firstlight.bringup import Result, bring_up, carry_out
 from firstlight.catalogue.loading import find_build, load_catalogue
 from firstlight.environments.generations import Store
-from firstlight.environments.pipconfig import read_pip_settings
-from firstlight.environments.preview import PlannedFile, preview
-from firstlight.environments.specify import specification
 from firstlight.errors import FirstlightError, UsageError
-from firstlight.events import Step, silent
-from firstlight.home import Home
+from firstlight.events import silent
+from firstlight.goals import Goal, Site, foresee, prepare
 from firstlight.machine.facts import Machine
 from firstlight.planning.choose import choose
 from firstlight.planning.request import Request
-from firstlight.proof.receipts import to_json
-from firstlight.tasks.asking import PATIENCE, confirmed, home_of, request_of, this_machine
+from firstlight.proof.receipts import Receipt, Recorder, to_json
+from firstlight.tasks.asking import PATIENCE, asks, confirmed, home_of, request_of, this_machine
 from firstlight.ui.ending import next_steps, summary
 from firstlight.ui.progress import progress
 from firstlight.ui.terminal import show, show_document, speaks_unicode, tell, width
@@ -41,7 +38,8 @@ def pick_engine(machine: Machine, asked: str | None) -> str:
     on_gpu = [name for name, plan in plans.items() if plan.build is not None and plan.build.cuda is not None]
     anywhere = [name for name, page in catalogue.engines.items() if page.cpu == "always" and plans[name].build]
     fitting = [name for name, plan in plans.items() if plan.build is not None]
-    return next(iter([*on_gpu, *anywhere, *fitting, *catalogue.engines]))
+    last = [name for name, page in catalogue.engines.items() if page.cpu == "always"]
+    return next(iter([*on_gpu, *anywhere, *fitting, *last, *catalogue.engines]))
 
 
 def apply(
@@ -72,31 +70,32 @@ def apply(
         host=host or "127.0.0.1",
         flags=flags,
     )
+    recorder = Recorder(silent)
+    with progress() as reporter:
+        recorder.reporter = silent if dry_run else reporter
+        site = prepare(goal, machine, recorder)
     if dry_run:
-        return _dry_run(goal, machine, json=json)
-    if not confirmed(f"Set up {request.engine} on this machine?", yes=yes):
+        return _dry_run(site, json=json)
+    if asks(yes=yes):
+        tell("\n".join(plan_lines(site.plan, explain=False)))
+    if not confirmed("Go on?", yes=yes):
         raise UsageError("not confirmed; nothing was changed", fix="answer y, or add --yes")
     with progress() as reporter:
-        result = bring_up(goal, machine, reporter)
+        recorder.reporter = reporter
+        result = carry_out(site, recorder)
     return _ending(result, json=json)
 
 
-def _dry_run(goal: Goal, machine: Machine, *, json: bool) -> int:
-    request, plan = decide(goal.request, machine, read_pip_settings(), Step(silent, "plan", "decide"))
-    if plan.build is None or plan.home is None:
-        raise nothing_fits(plan)
-    build = find_build(load_catalogue().engines[plan.engine], plan.build.id)
-    home = Home(Path(plan.home))
-    foreseen = preview(Store(home, plan.engine), specification(plan, build, machine, request))
-    receipt = PlannedFile(path=str(home.receipts / f"TIME-{goal.what}.json"))
-    files = [*foreseen.files, receipt]
+def _dry_run(site: Site, *, json: bool) -> int:
+    foreseen = foresee(site)
     if json:
-        document = {"schema": "firstlight.dryrun/1", "files": files, "commands": foreseen.commands, "plan": plan}
+        head = {"schema": "firstlight.dryrun/1"}
+        document = {**head, "files": foreseen.files, "commands": foreseen.commands, "plan": site.plan}
         show_document(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
     else:
-        show("\n".join(plan_lines(plan, explain=False)))
-        show("would write:\n" + "\n".join(f"  {file.path}" for file in files))
-        show("would run:\n" + "\n".join(f"  {shlex.join(words)}" for words in foreseen.commands or [["nothing new"]]))
+        show("\n".join(plan_lines(site.plan, explain=False)))
+        show("would write:\n" + "\n".join(f"  {file.path}" for file in foreseen.files))
+        show("would run:\n" + "\n".join(f"  {shlex.join(words)}" for words in foreseen.commands))
         tell("nothing was written (--dry-run)")
     return 0
 
@@ -108,10 +107,9 @@ def _ending(result: Result, *, json: bool) -> int:
     else:
         show("\n".join(["", *summary(receipt, width(), unicode=speaks_unicode(sys.stdout))]))
         if receipt.endpoint and receipt.model_id:
-            stopped = (
-                result.stopped and "The engine was stopped after its proof; `firstlight up --detach` leaves it running:"
-            )
-            show("\n".join(["", *([stopped] if stopped else []), next_steps(receipt.endpoint, receipt.model_id)]))
+            if result.stopped:
+                show("\nThe engine was stopped after its proof; `firstlight up --detach` leaves it running:")
+            show(f"\n{next_steps(receipt.endpoint, receipt.model_id, _python_of(receipt))}")
     if server is None:
         return 0
     tell("\nserving; Ctrl-C ends it")
@@ -127,6 +125,10 @@ def _ending(result: Result, *, json: bool) -> int:
             fix=f"read its log: less {server.spec.log}",
         )
     return 0
+
+
+def _python_of(receipt: Receipt) -> str:
+    return f"{receipt.environment.prefix}/bin/python" if receipt.environment else "python"
 
 
 def prove_current(engine: str, model: str | None, *, json: bool) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
@@ -16,14 +18,27 @@ from firstlight.errors import FirstlightError, UsageError, did_you_mean
 
 TERMINATED = 143
 INTERRUPTED = 130
+_AGAIN = "run the same command again to go on"
 
 
-class _Terminated(BaseException):
+class Interrupted(FirstlightError):  # noqa: N818 - the name is part of the JSON contract
+    """Ctrl-C came."""
+
+    code = INTERRUPTED
+
+
+class Terminated(FirstlightError):  # noqa: N818 - the name is part of the JSON contract
+    """SIGTERM came."""
+
+    code = TERMINATED
+
+
+class _TermSignal(BaseException):
     """SIGTERM came: unwind, so that children are stopped and locks released."""
 
 
 def _terminate(_signal: int, _frame: object) -> None:
-    raise _Terminated
+    raise _TermSignal
 
 
 def command(**options: Any) -> Callable[[Callable[..., int | None]], Any]:
@@ -35,8 +50,12 @@ def command(**options: Any) -> Callable[[Callable[..., int | None]], Any]:
 
     def decorate(function: Callable[..., int | None]) -> Any:
         @functools.wraps(function)
-        def body(*arguments: Any, **words: Any) -> None:
-            code = guarded(lambda: function(*arguments, **words), as_document=bool(words.get("json")))
+        def body(context: Context, *arguments: Any, **words: Any) -> None:
+            def work() -> int | None:
+                _refuse_invokes_dry_run(context)
+                return function(context, *arguments, **words)
+
+            code = guarded(work, as_document=bool(words.get("json")))
             if code:
                 raise Exit(code=code)
 
@@ -45,43 +64,104 @@ def command(**options: Any) -> Callable[[Callable[..., int | None]], Any]:
     return decorate
 
 
-def guarded(work: Callable[[], int | None], *, as_document: bool = False) -> int:
-    """Run `work` and return its exit code; errors are told, interruptions end as 130 and 143."""
-    from firstlight.process import stop_children
-    from firstlight.ui.failures import show_failure
-    from firstlight.ui.terminal import tell
+def _refuse_invokes_dry_run(context: Context) -> None:
+    """Refuse `invoke --dry`: it reaches `Context.run` alone, which no task here uses, so the work would be done."""
+    if context.config.run.dry:
+        raise UsageError("Invoke's --dry has no effect on these tasks", fix="firstlight up --dry-run")
 
-    before = signal.signal(signal.SIGTERM, _terminate)
+
+def guarded(work: Callable[[], int | None], *, as_document: bool = False) -> int:
+    """Run `work` and return its exit code; errors are told, interruptions end as 130 and 143.
+
+    With `as_document` standard output holds one document also when the work failed, and never a second one: an error
+    that comes after the result was written is told on standard error alone.
+    """
+    from firstlight.ui.failures import show_failure
+    from firstlight.ui.terminal import Documents, OutputFailed, open_missing_streams
+
+    open_missing_streams()
+    _take_signals()
+    begun = Documents.begun
+
+    def document_wanted() -> bool:
+        return as_document and Documents.begun == begun
+
     try:
         return work() or 0
+    except OutputFailed as error:
+        show_failure(error, as_document=False)
+        return error.code
     except FirstlightError as error:
         if debugging():
             raise
-        show_failure(error, as_document=as_document)
+        show_failure(error, as_document=document_wanted())
         return error.code
     except KeyboardInterrupt:
-        stop_children()
-        tell("interrupted; what was fetched is kept, run the same command again to go on")
-        return INTERRUPTED
-    except _Terminated:
-        stop_children()
-        return TERMINATED
+        return _stopped(Interrupted("interrupted", fix=_AGAIN), as_document=document_wanted())
+    except _TermSignal:
+        return _stopped(Terminated("terminated", fix=_AGAIN), as_document=document_wanted())
     except BrokenPipeError:
-        return 0 if sys.stdout.closed else _quiet_pipe()
+        return _quiet_pipe()
     except OSError as error:
         if debugging():
             raise
-        show_failure(_system_error(error), as_document=as_document)
+        show_failure(_system_error(error), as_document=document_wanted())
         return 1
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _take_signals() -> None:
+    """Let Ctrl-C and SIGTERM unwind the work; one that was ignored from the start (`nohup`) stays ignored."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, _terminate)):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def _stopped(error: FirstlightError, *, as_document: bool) -> int:
+    """Tell an interruption in one line, end what we started, and return the exit code."""
+    from firstlight.process import stop_children
+    from firstlight.ui.failures import show_error_document
+    from firstlight.ui.terminal import is_terminal, tell
+
+    try:
+        # On a terminal a question or "^C" may stand on this line.
+        tell(f"{chr(10) if is_terminal(sys.stderr) else ''}{error.what}; nothing is lost: {error.fix}")
+        if as_document:
+            show_error_document(error)
+    finally:
+        stop_children()
+    return error.code
+
+
+def finished(work: Callable[[], None]) -> int:
+    """Run a whole program that ends by SystemExit and return its exit code, once its output is out."""
+    from firstlight.ui.failures import show_failure
+    from firstlight.ui.terminal import flushed, output_failed
+
+    code = 0
+    failed: FirstlightError | None = None
+    try:
+        work()
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BrokenPipeError:
+        return _quiet_pipe()
+    except OSError as error:
+        if debugging():
+            raise
+        failed = _system_error(error) if error.filename else output_failed(error)  # Invoke printed a list or a help
+    failed = failed or flushed()
+    if failed is not None:
+        show_failure(failed, as_document=False)
+    return code or (0 if failed is None else failed.code)
 
 
 def _quiet_pipe() -> int:
     """End without a second error when the reader of our output went away (`| head`)."""
-    import os
+    from firstlight.ui.terminal import silence
 
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    silence(sys.stdout)
     return 0
 
 
@@ -187,9 +267,14 @@ def folder(option: str, value: str | None) -> Path | None:
     """
     if value is None:
         return None
-    path = Path(value).expanduser().absolute()
+    try:
+        path = Path(value).expanduser().absolute()
+    except RuntimeError as error:  # ~ of a user that does not exist
+        raise UsageError(f"{option}: {value} is no folder", why=str(error), fix="ls /") from error
     if not path.is_dir():
-        raise UsageError(f"{option}: {path} is no folder", fix=f"ls -d {path.parent}/*/")
+        near = path.parent
+        fix = f"ls -d {shlex.quote(str(near))}/*/" if near.is_dir() and near != near.parent else "ls /"
+        raise UsageError(f"{option}: {path} is no folder", fix=fix)
     return path
 
 

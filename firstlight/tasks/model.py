@@ -32,9 +32,9 @@ def fetch(
     """Fetch a model; a download that broke off goes on from its bytes."""
     import msgspec
 
-    from firstlight.bringup import uv_tool
     from firstlight.environments.pipconfig import read_pip_settings
     from firstlight.events import step
+    from firstlight.goals import uv_tool
     from firstlight.models.fetch import fetch_model
     from firstlight.models.reference import parse_reference
     from firstlight.ui.progress import progress

@@ -9,7 +9,7 @@ from invoke.collection import Collection
 from invoke.context import Context
 
 from firstlight.catalogue.names import engine_names
-from firstlight.errors import UsageError
+from firstlight.errors import FirstlightError, UsageError
 from firstlight.tasks.asking import PATIENCE, PLAN_HELP, SETUP_HELP, confirmed, home_of, request_of, this_machine
 from firstlight.tasks.edge import command, folder
 
@@ -131,9 +131,18 @@ def rollback(_context: Context, engine: str) -> None:
 def remove(_context: Context, engine: str, generation: str | None = None, yes: bool = False) -> None:
     """Remove an engine's environments, or one generation, and undo what was written outside the home."""
     from firstlight.environments.generations import Store
+    from firstlight.serving.running import list_running
     from firstlight.ui.terminal import show
 
-    store = Store(home_of(this_machine()), _known(engine))
+    home = home_of(this_machine())
+    store = Store(home, _known(engine))
+    for record in list_running(home):
+        if record.alive and record.engine == engine and generation in {None, record.details.environment}:
+            raise FirstlightError(
+                f"{record.name} runs from this environment",
+                why=f"it serves {record.model} at {record.endpoint} (process {record.pid})",
+                fix=f"firstlight down {record.name}",
+            )
     what = f"the generation {generation}" if generation else f"every environment of {engine}"
     if not confirmed(f"Remove {what}?", yes=yes):
         raise UsageError("not confirmed; nothing was changed", fix="answer y, or add --yes")

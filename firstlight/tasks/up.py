@@ -48,6 +48,8 @@ def up(
     """Bring a model up: environment, model, engine, first token, endpoint."""
     from firstlight.tasks.doing import apply, pick_engine
 
+    if host is not None and not host.strip():
+        raise UsageError("--host was given without an address", fix="--host 127.0.0.1")
     if detach and once:
         raise UsageError("--detach and --once exclude each other", fix="leave one of them out")
     keep = sys.stdout.isatty() and not json
@@ -70,15 +72,15 @@ def up(
     )
 
 
-@command(help={"name": "which server; may be left out when one runs", "json": PLAN_HELP["json"]}, positional=["name"])
-def down(_context: Context, name: str = "", json: bool = False) -> None:
+@command(help={"name": "which server; may be left out when one runs", "json": PLAN_HELP["json"]})
+def down(_context: Context, name: str | None = None, json: bool = False) -> None:
     """Stop a server that `up --detach` left running."""
     import msgspec
 
     from firstlight.serving.running import stop_running
     from firstlight.ui.terminal import show, show_document
 
-    ended = stop_running(home_of(this_machine()), name or None)
+    ended = stop_running(home_of(this_machine()), name)
     if json:
         document = {"schema": "firstlight.down/1", "name": ended.record.name, "ran": ended.ran}
         show_document(msgspec.json.encode(document).decode())

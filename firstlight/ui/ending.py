@@ -12,8 +12,11 @@ from firstlight.ui.tables import sheet
 from firstlight.ui.timeline import timeline
 
 
-def next_steps(endpoint: str, model: str) -> str:
-    """Return the endpoint, the model's name, and a curl, a Python and a chat line to paste."""
+def next_steps(endpoint: str, model: str, python: str = "python") -> str:
+    """Return the endpoint, the model's name, and a curl, a Python and a chat line to paste.
+
+    `python` is an interpreter that has the client library `openai`: the engine's own.
+    """
     import jinja2
 
     environment = jinja2.Environment(
@@ -22,10 +25,11 @@ def next_steps(endpoint: str, model: str) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["shell"] = shlex.quote
-    environment.filters["python"] = lambda text: text.replace("\\", "\\\\").replace("'", "\\'")
+    environment.filters["quoted"] = lambda text: text.replace("\\", "\\\\").replace("'", "\\'")
     body = {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
     template = environment.get_template("endpoint.txt.j2")
-    return template.render(endpoint=endpoint, model=model, body=json.dumps(body, ensure_ascii=False)).strip("\n")
+    words = json.dumps(body, ensure_ascii=False)
+    return template.render(endpoint=endpoint, model=model, python=python, body=words).strip("\n")
 
 
 def summary(receipt: Receipt, columns: int, *, unicode: bool) -> list[str]:

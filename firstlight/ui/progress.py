@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from firstlight.events import Event, Note, Reporter, StepFinished, StepProgress, StepStarted
 from firstlight.ui.quantities import duration, rate, size
-from firstlight.ui.terminal import as_typed, is_terminal, styled, write
+from firstlight.ui.terminal import as_typed, is_terminal, speaks_unicode, styled, write
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -74,6 +74,10 @@ def ending(event: StepFinished) -> str:
     return f"{word} in {duration(event.seconds)}{moved}{detail}"
 
 
+_MARKS = {"done": ("✓", "green"), "reused": ("=", "cyan"), "failed": ("✗", "red")}
+_PLAIN_MARKS = {"done": ("+", "green"), "reused": ("=", "cyan"), "failed": ("x", "red")}
+
+
 class LiveProgress:
     """Bars that move on a terminal; what ended stands above them as a line."""
 
@@ -100,7 +104,7 @@ class LiveProgress:
             task = self._tasks.pop(event.id, None)
             if task is not None:
                 self._bars.remove_task(task)
-            mark, style = {"done": ("✓", "green"), "reused": ("=", "cyan"), "failed": ("✗", "red")}[event.outcome]
+            mark, style = _MARKS[event.outcome] if speaks_unicode(self._stream) else _PLAIN_MARKS[event.outcome]
             self._above(f"{styled(mark, style, self._stream)} {event.what}: {ending(event)}")
         elif isinstance(event, Note):
             loud = event.level == "warn"

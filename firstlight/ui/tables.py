@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import unicodedata
 
 
@@ -28,6 +29,21 @@ def table(rows: list[list[str]], *, indent: str = "  ") -> list[str]:
         padded = [pad(cell, wide) for cell, wide in zip(row, widths, strict=True)]
         lines.append(indent + "  ".join(padded).rstrip())
     return lines
+
+
+def wrapped(text: str, columns: int, *, indent: str) -> list[str]:
+    """Return a text as lines of at most `columns`, broken between words; what follows the first line stands deeper.
+
+    A word that is too long for a line (a path, a URL) stays whole, so that it can be copied.
+    """
+    return textwrap.wrap(
+        text,
+        max(columns, 20),
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def sheet(pairs: list[tuple[str, str | None]], *, indent: str = "  ") -> list[str]:

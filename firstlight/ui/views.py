@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 from firstlight.machine.facts import Machine
-from firstlight.planning.plan import Plan
+from firstlight.planning.plan import Plan, Refusal
 from firstlight.ui.quantities import size
-from firstlight.ui.tables import sheet, table
+from firstlight.ui.tables import cells, sheet, table, wrapped
+from firstlight.ui.terminal import as_typed, is_terminal, width
 
 
 def machine_lines(machine: Machine) -> list[str]:
@@ -19,7 +22,7 @@ def machine_lines(machine: Machine) -> list[str]:
         ("system", f"{host.os_name or host.os or 'unknown'}{inside}{wsl}"),
         ("kernel", f"{host.kernel} on {host.arch}"),
         ("C library", f"{host.libc or 'unknown'} {host.libc_version or ''}".rstrip()),
-        ("user", f"{host.user} (uid {host.uid}), sudo: {host.sudo}"),
+        ("user", f"{f'{host.user} (uid {host.uid})' if host.user else f'uid {host.uid} (no name)'}, sudo: {host.sudo}"),
         ("services", f"{init.system or 'unknown'}{f' ({init.state})' if init.state else ''}"),
         (
             "processor",
@@ -79,8 +82,13 @@ def _gpus(machine: Machine) -> list[tuple[str, str | None]]:
     ]
 
 
-def plan_lines(plan: Plan, *, explain: bool) -> list[str]:
-    """Return a plan as lines; with `explain` also the table of every build with the rule that refused it."""
+def plan_lines(plan: Plan, *, explain: bool, columns: int | None = None) -> list[str]:
+    """Return a plan as lines; with `explain` also the table of every build with the rule that refused it.
+
+    The table is fitted to `columns`, by default to the terminal; a file or a pipe gets one line per build.
+    """
+    if columns is None and is_terminal(sys.stdout):
+        columns = width(most=200)
     lines: list[str] = []
     if plan.build is None:
         lines.append(f"{plan.engine}: nothing fits this machine")
@@ -94,10 +102,23 @@ def plan_lines(plan: Plan, *, explain: bool) -> list[str]:
         lines += [f"  taking for granted: {fact}" for fact in plan.assumed]
         lines += [f"  {number}. {step.what}" for number, step in enumerate(plan.steps, 1)]
     if plan.refused and (explain or plan.build is None):
-        rows = [["build", "rule", "why not", "what would help"]]
-        rows += [[item.build, item.rule, item.reason, item.remedy or ""] for item in plan.refused]
-        lines += ["", *table(rows)]
+        lines += ["", *refusal_lines(plan.refused, columns)]
     if plan.alternatives:
         lines += ["", "What does fit here:"]
         lines += [f"  firstlight up --engine {other.engine}   ({other.build})" for other in plan.alternatives]
     return lines
+
+
+def refusal_lines(refused: list[Refusal], columns: int | None) -> list[str]:
+    """Return the refused builds as a table, or as a block of lines each where the table is wider than `columns`."""
+    rows = [["build", "rule", "why not", "what would help"]]
+    rows += [[item.build, item.rule, item.reason, item.remedy or ""] for item in refused]
+    lines = [line.rstrip() for line in table([[as_typed(cell) for cell in row] for row in rows])]
+    if columns is None or max(map(cells, lines)) <= columns:
+        return lines
+    blocks = ["  refused builds: the rule, why not, and what would help"]
+    for item in refused:
+        blocks.append(f"  {item.build}: {item.rule}")
+        for text in filter(None, (item.reason, item.remedy)):
+            blocks += wrapped(as_typed(text), columns, indent="    ")
+    return blocks

@@ -12,6 +12,8 @@ unshare:util-linux
 setpriv:util-linux
 mount:mount
 busybox:busybox
+/usr/share/python-wheels:python3-venv
+/usr/lib/x86_64-linux-gnu/libnuma.so.1:libnuma1
 shellcheck:shellcheck
 '
 stages='prepare shellcheck ruff-check ruff-format mypy import-rules pytest'

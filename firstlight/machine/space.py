@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -34,6 +35,18 @@ def _existing(path: Path) -> Path:
     while not path.exists() and path != path.parent:
         path = path.parent
     return path
+
+
+def says_full(text: str) -> bool:
+    """Tell whether a program's words mean that a disk or a quota is full (errno 28, ENOSPC, and 122, EDQUOT)."""
+    return any(
+        sign in text for sign in ("No space left on device", "os error 28", "os error 122", "Disk quota exceeded")
+    )
+
+
+def is_full(error: OSError) -> bool:
+    """Tell whether an error means that a disk or a quota is full."""
+    return error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
 def free_bytes(path: Path) -> int:

@@ -1,0 +1,172 @@
+"""What is to be reached, and the site where it is worked on: everything that is settled before anything is written."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from firstlight.catalogue.loading import find_build, find_engine, load_catalogue
+from firstlight.environments.adopting import describe_adopted
+from firstlight.environments.deciding import decide
+from firstlight.environments.generations import Store
+from firstlight.environments.pipconfig import PipSettings, read_pip_settings, uv_arguments
+from firstlight.environments.preview import PlannedFile, Preview, preview
+from firstlight.environments.spec import MANIFEST
+from firstlight.environments.specify import specification
+from firstlight.environments.wheels import find_uv
+from firstlight.errors import FirstlightError
+from firstlight.events import step
+from firstlight.home import Home
+from firstlight.machine.facts import Machine
+from firstlight.machine.libraries import missing_libraries
+from firstlight.models.fetch import UvTool
+from firstlight.models.provide import require_model
+from firstlight.planning.failing import nothing_fits
+from firstlight.planning.plan import Launch, Plan
+from firstlight.planning.request import Request
+from firstlight.proof.receipts import Recorder, timestamp
+from firstlight.serving.ports import free_port, require_free_port
+from firstlight.serving.records import RECORD
+
+
+class Goal(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be reached.
+
+    `model` None is the synthetic proof model, or with `talk` the default model that really answers. `after` says what
+    becomes of the server once it is proven: stopped, left to the caller, or left running on its own. `current` takes
+    the engine's current environment as it is; `afresh` builds a new one even where one of the same wish stands.
+    """
+
+    what: str
+    request: Request
+    current: bool = False
+    talk: bool = False
+    prove: bool = True
+    adopt: Path | None = None
+    afresh: bool = False
+    after: Literal["stop", "keep", "detach"] = "stop"
+    host: str = "127.0.0.1"
+    flags: tuple[str, ...] = ()
+
+
+class Site(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a goal is worked on: the decided plan and everything that the work needs at hand."""
+
+    goal: Goal
+    request: Request
+    plan: Plan
+    launch: Launch
+    machine: Machine
+    home: Home
+    store: Store
+    settings: PipSettings
+    uv: UvTool
+    log: Path
+    hold: tuple[int, ...] = ()
+
+
+def prepare(goal: Goal, machine: Machine, recorder: Recorder) -> Site:
+    """Decide how to reach a goal, and refuse at once what can be known to fail; writes nothing.
+
+    Raises:
+        UsageError: the model, the port or a word of the request is wrong.
+        NothingFits: no build fits.
+        FirstlightError: the engine is not set up, its port is taken, or there is no such environment to adopt.
+    """
+    settings = read_pip_settings()
+    require_model(goal.request.model)
+    if goal.talk:
+        port = goal.request.port or find_engine(load_catalogue(), goal.request.engine).port
+        require_free_port(goal.host, port, Home(goal.request.home) if goal.request.home else None)
+    if goal.adopt is not None:
+        describe_adopted(goal.adopt, goal.request.engine, timestamp(recorder.started))
+    if goal.current:
+        _require_current(goal.request)
+    with step(recorder, "plan", "see what answers, and decide") as current:
+        ask = not goal.current and goal.adopt is None
+        request, plan = decide(goal.request, machine, settings, current, ask=ask)
+        current.detail = build_id(plan)
+        for reason in plan.because[1:] if ask else []:
+            (current.warn if reason in plan.warnings else current.note)(reason)
+    if plan.launch is None or plan.home is None:
+        raise nothing_fits(plan)
+    if goal.prove:
+        _require_libraries(plan)
+    home = Home(Path(plan.home))
+    return Site(
+        goal=goal,
+        request=request,
+        plan=plan,
+        launch=plan.launch if goal.talk else msgspec.structs.replace(plan.launch, port=free_port()),
+        machine=machine,
+        home=home,
+        store=Store(home, plan.engine),
+        settings=settings,
+        uv=uv_tool(settings, home),
+        log=home.root / "logs" / f"{plan.engine}-{goal.what}.log",
+    )
+
+
+def _require_libraries(plan: Plan) -> None:
+    """Refuse before anything is fetched when the system lacks a library that the build's wheels do not carry."""
+    build = find_build(load_catalogue().engines[plan.engine], build_id(plan))
+    lacking = missing_libraries([library.name for library in build.system_libraries])
+    if not lacking:
+        return
+    packages = [library.packages for library in build.system_libraries if library.name in lacking]
+    manager = next((name for name in packages[0] if shutil.which(name)), next(iter(packages[0])))
+    names = " ".join(each[manager] for each in packages if manager in each)
+    raise FirstlightError(
+        f"{build.id} needs {', '.join(lacking)}, which this system does not have",
+        why="no wheel carries it: it is a package of the distribution",
+        fix=f"as root: {manager} install -y {names}",
+    )
+
+
+def _require_current(request: Request) -> None:
+    present = Store(Home(request.home), request.engine).current() if request.home else None
+    if present is None:
+        raise FirstlightError(
+            f"{request.engine} is not set up",
+            why=f"{request.home or request.default_home} has no current environment of it",
+            fix=f"firstlight setup.{request.engine}",
+        )
+
+
+def foresee(site: Site) -> Preview:
+    """Return what `carry_out` would write and run, for `--dry-run`; writes nothing."""
+    files, commands = [], []
+    if site.goal.adopt is None and not site.goal.current:
+        build = find_build(load_catalogue().engines[site.plan.engine], build_id(site.plan))
+        spec = specification(site.plan, build, site.machine, site.request)
+        foreseen = preview(site.store, spec)
+        files, commands = [*foreseen.files], [*foreseen.commands]
+    elif site.goal.adopt is not None:
+        generation = describe_adopted(site.goal.adopt, site.plan.engine, timestamp(time.time()))
+        files.append(PlannedFile(path=str(site.store.folder / generation.id / MANIFEST)))
+    if site.goal.after == "detach":
+        files.append(PlannedFile(path=str(site.home.services / site.plan.engine / RECORD)))
+    files.append(PlannedFile(path=str(site.home.models)))
+    files.append(PlannedFile(path=str(site.log)))
+    files.append(PlannedFile(path=str(site.home.receipts / f"TIME-{site.goal.what}.json")))
+    return Preview(files=files, commands=commands)
+
+
+def uv_tool(settings: PipSettings, home: Home) -> UvTool:
+    """Return how uv is called with the user's pip configuration."""
+    words, environment = uv_arguments(settings)
+    return UvTool(
+        uv=find_uv(), arguments=tuple(words), environment=environment, cache=home.wheel_cache, python=sys.executable
+    )
+
+
+def build_id(plan: Plan) -> str:
+    """Return the id of the build that a plan chose."""
+    if plan.build is None:
+        raise nothing_fits(plan)
+    return plan.build.id
