@@ -144,7 +144,7 @@ def foresee(site: Site) -> Preview:
     if site.goal.adopt is None and not site.goal.current:
         build = find_build(load_catalogue().engines[site.plan.engine], build_id(site.plan))
         spec = specification(site.plan, build, site.machine, site.request)
-        foreseen = preview(site.store, spec)
+        foreseen = preview(site.store, spec, site.settings)
         files, commands = [*foreseen.files], [*foreseen.commands]
     elif site.goal.adopt is not None:
         generation = describe_adopted(site.goal.adopt, site.plan.engine, timestamp(time.time()))

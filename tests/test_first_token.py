@@ -17,7 +17,7 @@ from support.local_channel import session_channel
 
 from firstlight.environments.pipconfig import read_pip_settings, uv_arguments
 from firstlight.environments.wheels import find_uv
-from firstlight.serving.ports import port_holder
+from firstlight.serving.ports import free_port, port_holder
 
 pytestmark = pytest.mark.engine
 
@@ -153,7 +153,7 @@ def test_up_answers_with_a_real_model(place: Path) -> None:
 
 @pytest.mark.usefixtures("installed")
 def test_detached_it_answers_until_it_is_taken_down(place: Path) -> None:
-    port = "18437"
+    port = str(free_port())
     ended = firstlight("up", "--detach", "--port", port, home=place)
     assert ended.code == 0, ended.err
     assert f"http://127.0.0.1:{port}/v1" in ended.out
@@ -176,7 +176,7 @@ def test_detached_it_answers_until_it_is_taken_down(place: Path) -> None:
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
 def test_serve_stays_until_it_is_ended(place: Path, number: signal.Signals, code: int) -> None:
-    port = 18438
+    port = free_port()
     model = place / "models" / "proof-model"
     words = ["serve.transformers", "--model", str(model), "--port", str(port), "--", "--log-level", "info"]
     run = subprocess.Popen(

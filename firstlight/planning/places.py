@@ -35,6 +35,15 @@ def best_mount(machine: Machine) -> Disk | None:
     return max(usable, key=lambda disk: (disk.persistent is not False, disk.free or 0)) if usable else None
 
 
+def home_on(machine: Machine, disk: Disk) -> str:
+    """Return where a home would be on a filesystem: the default, where it lies there, else a folder at its top."""
+    default = default_home(machine)
+    here = mount_of(machine, default)
+    if here is not None and here.mount == disk.mount:
+        return default
+    return str(PurePosixPath(disk.mount) / "firstlight")
+
+
 def propose_home(machine: Machine, needed: int, preferred: str | None = None) -> str:
     """Return where state should live: the default, unless its mount is small or read-only and a bigger one is there.
 

@@ -12,7 +12,7 @@ import msgspec
 from firstlight.catalogue.types import Build, EngineEntry
 from firstlight.machine.facts import Machine
 from firstlight.planning.devices import Devices, has_nvidia, runs_on
-from firstlight.planning.places import best_mount, mount_of
+from firstlight.planning.places import best_mount, home_on, mount_of
 from firstlight.planning.plan import Refusal
 from firstlight.planning.request import Request
 from firstlight.planning.versions import at_least, major
@@ -261,7 +261,7 @@ def disk(case: Case) -> Refusal | None:
         return None
     best = best_mount(case.machine)
     roomy = best if best is not None and (best.free or 0) >= case.disk_needed and best.mount != place.mount else None
-    remedy = f"export FIRSTLIGHT_HOME={roomy.mount.rstrip('/')}/firstlight" if roomy else "free some space"
+    remedy = f"export FIRSTLIGHT_HOME={home_on(case.machine, roomy)}" if roomy else "free some space"
     if place.writable is False:
         other = remedy if roomy else "export FIRSTLIGHT_HOME=/path/that/you/can/write"
         return refuse(case, "disk", f"{case.home} lies on {place.mount}, where this user cannot write", other)
