@@ -8,8 +8,8 @@ from firstlight.events import Step
 from firstlight.home import Home
 from firstlight.machine.space import is_full, no_room
 from firstlight.models.from_hubs import HubFetch, writing
+from firstlight.models.hub_library import UvTool
 from firstlight.models.hubs import Hubs, answering_hub, load_hubs
-from firstlight.models.library import UvTool
 from firstlight.models.local import inspect_folder
 from firstlight.models.package import fetch_package
 from firstlight.models.reference import ModelReference, ModelSource

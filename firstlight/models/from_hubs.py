@@ -12,9 +12,9 @@ from firstlight.events import Step
 from firstlight.files import writer_lock
 from firstlight.home import Home
 from firstlight.machine.space import no_room
+from firstlight.models.hub_library import HubFailure, Library, Listing, UvTool
 from firstlight.models.hub_worker import bytes_there
 from firstlight.models.hubs import HubEndpoint, Hubs, HubSource, probe_hubs
-from firstlight.models.library import HubFailure, Library, Listing, UvTool
 from firstlight.models.reference import ModelReference
 from firstlight.models.selection import RemoteFile, choose_files
 from firstlight.models.store import (

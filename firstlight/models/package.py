@@ -9,7 +9,7 @@ from firstlight.errors import FirstlightError, NetworkFailed, UsageError
 from firstlight.events import Step
 from firstlight.files import remove_tree
 from firstlight.machine.space import free_bytes, no_room, says_full
-from firstlight.models.library import UvTool
+from firstlight.models.hub_library import UvTool
 from firstlight.models.reference import ModelReference
 from firstlight.models.store import FetchedModel, Marker, hashed, settle, staging_folder
 from firstlight.process import run

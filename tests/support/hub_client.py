@@ -10,8 +10,8 @@ import msgspec
 
 from firstlight.environments.pipconfig import read_pip_settings, uv_arguments
 from firstlight.events import Step
+from firstlight.models.hub_library import UvTool
 from firstlight.models.hubs import Hub, Hubs, load_hubs
-from firstlight.models.library import UvTool
 
 
 def uv_tool(cache: Path) -> UvTool:
