@@ -27,12 +27,22 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     rule: str
     reason: str
     remedy: str | None = None
+    fits: bool = False
+    """Whether it fits too, and another one is better."""
 
 
 class Alternative(msgspec.Struct, frozen=True, kw_only=True):
     """Another engine that does fit this machine."""
 
     engine: str
+    build: str
+
+
+class Without(msgspec.Struct, frozen=True, kw_only=True):
+    """What would be chosen were some words of the request left out."""
+
+    words: str
+    """Options as they were given: `--cuda 12.1`."""
     build: str
 
 
@@ -58,6 +68,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`cpu` or `cuda`."""
     dtype: str | None = None
     backend: str | None = None
+    """The back end of its server, where it has several."""
     tensor_parallel_size: int | None = None
     visible_devices: str | None = None
     """CUDA_VISIBLE_DEVICES, where cards are left out or chosen."""
@@ -83,7 +94,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     assumed: list[str] = []
     """What was unknown and taken as met."""
     torch_source: str | None = None
-    """Where a CPU torch comes from: `index:URL`, `find-links:FOLDER` or `registry`."""
+    """Where its torch comes from, where that was asked: `index:URL`, `find-links:FOLDER` or `registry`."""
+    fallback: str | None = None
+    """The build to take should the proof meet the PTX message: the newest older one that the driver was made for.
+
+    It lies outside of what was asked for where nothing within it is such a build.
+    """
+    remedies: list[str] = []
+    """What would help where nothing fits, the nearest first."""
+    asked: list[str] = []
+    """The options that narrowed the choice: `--cuda 12.1`."""
+    without: list[Without] = []
+    """Where nothing fits as asked: what would fit without some of those options."""
 
 
 def to_json(plan: Plan, *, indent: int = 2) -> str:

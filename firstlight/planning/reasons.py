@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from firstlight.planning.devices import has_nvidia, nvidia_gpus
-from firstlight.planning.rules import Case, gigabytes
+from firstlight.planning.case import Case, command, gigabytes
+from firstlight.planning.devices import has_nvidia, is_slice, nvidia_gpus
+from firstlight.planning.gpu_rules import by_ptx, native_for
 from firstlight.planning.torch import Torch
-from firstlight.planning.versions import at_least, numbers
+from firstlight.planning.versions import at_least, major
 
 
-def because(case: Case, torch: Torch) -> list[str]:
-    """Return why this build, in words; the warnings are among the lines."""
+def because(case: Case, torch: Torch, told: list[str]) -> list[str]:
+    """Return why this build, in words; the warnings (`told`) are among the lines."""
     build, nvidia = case.build, case.machine.nvidia
     lines = ["the newest build whose every requirement this machine meets"]
     if build.cuda is None and not has_nvidia(case.machine):
         others = sorted({gpu.vendor for gpu in case.machine.gpus or []})
         seen = f"there is no NVIDIA GPU (seen and not used: {', '.join(others)})" if others else "there is no GPU"
         lines.append(f"on the CPU: {seen if case.machine.gpus is not None else 'no NVIDIA driver is known here'}")
-    if build.cuda is not None and nvidia is not None and nvidia.driver:
-        lines.append(f"driver {nvidia.driver} runs CUDA {numbers(build.cuda)[0]}.x")
-    lines += warnings(case, torch)
+    if build.cuda is not None and nvidia is not None:
+        if nvidia.driver is not None and not case.machine.host.wsl:
+            lines.append(f"driver {nvidia.driver} runs CUDA {major(build.cuda)}.x")
+        elif nvidia.cuda is not None:
+            lines.append(f"the driver runs CUDA up to {nvidia.cuda}, this build was made with {build.cuda}")
+    lines += told
     if torch.source and torch.source != "registry":
-        lines.append(f"torch for the CPU comes from {torch.source.partition(':')[2]}")
-    if case.environment == "venv":
+        lines.append(f"torch comes from {torch.source.partition(':')[2]}")
+    if case.environment == "venv" and build.pythons:
         asked = case.request.environment == "venv"
         lines.append(
             f"a virtual environment on this machine's Python: {'asked for' if asked else 'no conda channel answers'}"
@@ -29,9 +33,9 @@ def because(case: Case, torch: Torch) -> list[str]:
     return lines
 
 
-def warnings(case: Case, torch: Torch) -> list[str]:
+def warnings(case: Case, torch: Torch, fallback: Case | None) -> list[str]:
     """Return what must be said loudly: a GPU that stays unused, cards left out, big fallbacks, compatibility modes."""
-    build, nvidia = case.build, case.machine.nvidia
+    build = case.build
     lines = []
     if build.cuda is None and has_nvidia(case.machine):
         lines.append(_unused_gpu(case))
@@ -40,18 +44,81 @@ def warnings(case: Case, torch: Torch) -> list[str]:
             f"GPU {gpu.index} ({gpu.name}, {gpu.compute_capability}) lies below the engine's floor and is left out"
             for gpu in case.devices.left_out
         ]
-        native, have = build.native_driver, nvidia.driver if nvidia is not None else None
-        if native and have and not at_least(have, native):
-            lines.append(
-                f"it relies on CUDA's minor-version compatibility (made for driver {native}): "
-                "should the proof meet the PTX message, take an older build with --release"
-            )
+        lines += [
+            f"GPU {gpu.index} ({gpu.name}, {gpu.compute_capability}) is left out: no build runs it together with the "
+            "others; --gpus chooses"
+            for gpu in case.devices.unmatched
+        ]
+        lines += _slices(case)
+        lines += _compatibility(case, fallback)
+        lines += _caution(case)
     if torch.source == "registry":
         lines.append(
             "no CPU build of torch was found: the registry's CUDA build is taken instead, "
             f"{gigabytes(torch.needs.download)} to download and {gigabytes(torch.needs.disk)} on disk"
         )
     return lines
+
+
+def _slices(case: Case) -> list[str]:
+    """Return what is said of MIG devices and virtual GPUs."""
+    instead = case.entry.backend_virtual
+    means = f": its {instead} back end is used, {case.entry.backend} fails there" if instead else ""
+    return [
+        f"GPU {gpu.index} ({gpu.name}) is a slice of a GPU ({'MIG' if gpu.mig else 'vGPU'}){means}"
+        for gpu in case.devices.chosen
+        if is_slice(gpu)
+    ]
+
+
+def _caution(case: Case) -> list[str]:
+    """Return what the catalogue warns of on these GPUs."""
+    build, lowest = case.build, case.devices.lowest_capability
+    below = build.caution_below is None or (lowest is not None and not at_least(lowest, build.caution_below))
+    return [build.caution] if build.caution and below else []
+
+
+def _compatibility(case: Case, fallback: Case | None) -> list[str]:
+    """Return what is said where the driver is older than the build's CUDA, or has to compile its PTX."""
+    build = case.build
+    lines = [
+        f"it holds PTX alone for GPU {gpu.index} ({gpu.compute_capability}): the driver compiles it at the first "
+        "start, which takes its time"
+        for gpu in by_ptx(case)[:1]
+    ]
+    if native_for(case) is False:
+        lines.append(
+            f"it relies on CUDA's minor-version compatibility ({_native_cuda(case)} came with driver "
+            f"{build.native_driver}); should the proof end with `PTX was compiled with an unsupported toolchain`, "
+            f"{_instead(case, fallback)}"
+        )
+    return lines
+
+
+def _native_cuda(case: Case) -> str:
+    """Return which CUDA decides what driver the build was made for: the engine's own, or that of its torch."""
+    build, lines = case.build, case.catalogue.cuda
+    deciding = [
+        cuda
+        for cuda in (build.cuda, build.torch_cuda)
+        if cuda and cuda in lines and lines[cuda].native_driver == build.native_driver
+    ]
+    if not deciding:
+        return "what it was made with"
+    return f"its CUDA {deciding[0]}" if deciding[0] == build.cuda else f"the CUDA {deciding[0]} of its torch"
+
+
+def _instead(case: Case, fallback: Case | None) -> str:
+    """Return what to do should minor-version compatibility not be enough."""
+    if fallback is None:
+        return "only a newer driver helps: no build that fits has a CUDA which this one runs in full"
+    way = command(case.entry.engine, f"--build {fallback.build.id}")
+    if fallback.request == case.request:
+        return f"take the older build whose CUDA this driver runs in full: {way}"
+    return (
+        "no build among those asked for has a CUDA which this driver runs in full; "
+        f"{fallback.build.id}, which was not asked for, has one: {way}"
+    )
 
 
 def _unused_gpu(case: Case) -> str:

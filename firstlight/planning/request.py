@@ -13,12 +13,18 @@ EnvironmentKind = Literal["conda", "venv"]
 class Supply(msgspec.Struct, frozen=True, kw_only=True):
     """Facts about where bytes can come from, settled before the plan (None: not looked at, nothing is refused).
 
-    channels: conda channels that answered, best first. cpu_torch: where a CPU torch was found, with the Python minor
-    versions that it is there for (`index:URL`, `find-links:FOLDER`), best first.
+    channels: conda channels that answered, best first. torch: for each exact version that was looked for
+    (`2.13.0+cu129`) where it was found (`index:URL`, `find-links:FOLDER`), best first, with the Python minor versions
+    that it is there for. wheels: for each engine's wheel that is fetched by its address, by file name, the addresses
+    where it was found, best first. index: the package index in place of the canonical one, where that is silent or slow
+    and nobody has configured any. silent: builds whose bytes cannot be had from here, and why.
     """
 
     channels: list[str] | None = None
-    cpu_torch: dict[str, list[str]] | None = None
+    torch: dict[str, dict[str, list[str]]] | None = None
+    wheels: dict[str, list[str]] = {}
+    index: str | None = None
+    silent: dict[str, str] = {}
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,7 +33,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     engine: str
     gpus: tuple[int, ...] | None = None
     cuda: str | None = None
-    """A CUDA version such as `12.1`, or `cpu`."""
+    """A CUDA version such as `12.1`, a major one such as `12`, or `cpu`."""
     release: str | None = None
     build: str | None = None
     python: str | None = None

@@ -5,78 +5,21 @@ An unknown fact (None) refuses nothing; it is written down in `Case.assumed`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import msgspec
-
-from firstlight.catalogue.types import Build, EngineEntry
-from firstlight.machine.facts import Machine
-from firstlight.planning.devices import Devices, has_nvidia, runs_on
+from firstlight.catalogue.types import Build
+from firstlight.planning.case import Case, Rule, command, gigabytes, refuse
+from firstlight.planning.devices import has_nvidia
+from firstlight.planning.gpu_rules import compute_capability, device, driver, jetson
 from firstlight.planning.places import best_mount, home_on, mount_of
 from firstlight.planning.plan import Refusal
-from firstlight.planning.request import Request
-from firstlight.planning.versions import at_least, major
+from firstlight.planning.versions import at_least, major, numbers
 
-_OLD_KERNEL = "4.15"
-"""Oldest kernel for driver 580 (NVIDIA driver README, minimum requirements)."""
+__all__ = ["RULES", "architecture", "gigabytes", "judge", "usable_pythons"]
 _ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
-_PROBLEMS = {
-    "driver_library_mismatch": (
-        "the kernel's NVIDIA driver and the installed library have different versions",
-        "restart the machine so that the kernel loads the installed driver: reboot",
-    ),
-    "no_device_nodes": (
-        "the NVIDIA driver is loaded but /dev/nvidia* is missing",
-        "make the device nodes: nvidia-modprobe -u -c=0; in a container, start it with --gpus all",
-    ),
-    "nvml_missing": (
-        "the NVIDIA driver is loaded but its library libnvidia-ml.so.1 is missing",
-        "install the driver's library package, or start the container with --gpus all",
-    ),
-    "fabric_manager": (
-        "the GPUs are joined by NVSwitch and their fabric manager does not run",
-        "start it: systemctl start nvidia-fabricmanager",
-    ),
-}
 
 
-class Case(msgspec.Struct, frozen=True, kw_only=True):
-    """One build held against one machine and one request."""
-
-    build: Build
-    entry: EngineEntry
-    machine: Machine
-    request: Request
-    devices: Devices
-    environment: str
-    home: str
-    disk_needed: int
-    assumed: list[str]
-    """Collects what was unknown and taken as met."""
-
-
-Rule = Callable[[Case], Refusal | None]
-
-
-def refuse(case: Case, rule: str, reason: str, remedy: str | None = None) -> Refusal:
-    """Return a refusal of the case's build."""
-    return Refusal(build=case.build.id, rule=rule, reason=reason, remedy=remedy)
-
-
-def requested(case: Case) -> Refusal | None:
-    """Refuse what was not asked for: another build, release, CUDA or Python."""
-    build, request = case.build, case.request
-    if request.build is not None and build.id != request.build:
-        return refuse(case, "requested", f"--build {request.build} was asked for")
-    if request.release is not None and build.release != request.release:
-        return refuse(case, "requested", f"it is release {build.release}, --release {request.release} was asked for")
-    if request.cuda is not None and (build.cuda or "cpu") != request.cuda:
-        made = f"made with CUDA {build.cuda}" if build.cuda else "a CPU build"
-        return refuse(case, "requested", f"it is {made}, --cuda {request.cuda} was asked for")
-    if request.gpus is not None and build.cuda is None:
-        chosen = ",".join(map(str, request.gpus))
-        return refuse(case, "requested", f"it is a CPU build, --gpus {chosen} was asked for", "leave --gpus out")
-    return None
+def architecture(name: str) -> str:
+    """Return a processor architecture in the kernel's spelling."""
+    return _ARCHITECTURES.get(name.lower(), name)
 
 
 def arch(case: Case) -> Refusal | None:
@@ -85,128 +28,91 @@ def arch(case: Case) -> Refusal | None:
     if have is None:
         case.assumed.append(f"processor architecture {case.build.arch}")
         return None
-    have = _ARCHITECTURES.get(have, have)
-    if have == case.build.arch:
+    if architecture(have) == case.build.arch:
         return None
+    if case.build.cuda is None and not has_nvidia(case.machine):
+        made = {build.arch for build in case.entry.build if build.cuda is None}
+        if architecture(have) not in made:  # what it would run on, were it made for this processor: the nearest of all
+            return refuse(case, "cpu", f"the CPU build is for {case.build.arch} only; this machine is {have}")
     return refuse(case, "arch", f"it is for {case.build.arch}, this machine is {have}")
 
 
-def device(case: Case) -> Refusal | None:
-    """Refuse a CUDA build without a usable NVIDIA GPU, and a CPU build where the engine's policy forbids it."""
-    machine, request = case.machine, case.request
-    if case.build.cuda is None:
-        if case.entry.cpu == "no_gpu" and has_nvidia(machine) and request.cuda != "cpu":
-            reason = f"{case.entry.engine} is not put on the CPU by itself where there is an NVIDIA GPU or driver"
-            fits = all(rule(case) is None for rule in (arch, libc, python, cpu, memory, disk))
-            remedy = f"ask for it: firstlight setup.{case.entry.engine} --cuda cpu" if fits else None
-            return refuse(case, "device", reason, remedy)
-        return None
-    if not has_nvidia(machine):
-        if machine.gpus is None and machine.nvidia is None and machine.problems:
-            case.assumed.append("an NVIDIA GPU (the probe could not tell)")
-            return None
-        others = sorted({gpu.vendor for gpu in machine.gpus or [] if gpu.vendor != "nvidia"})
-        seen = f"; seen and not used: {', '.join(others)}" if others else ""
-        return refuse(case, "device", f"there is no NVIDIA GPU here{seen}", "use a machine with an NVIDIA GPU")
-    if request.gpus is not None and not case.devices.chosen:
-        there = ", ".join(map(str, case.devices.all_indexes)) or "none"
-        return refuse(
-            case, "device", f"none of the GPUs {list(request.gpus)} is here (there: {there})", "change --gpus"
-        )
-    if machine.nvidia is not None and machine.nvidia.problem in _PROBLEMS:
-        reason, remedy = _PROBLEMS[machine.nvidia.problem]
-        return refuse(case, "device", reason, remedy)
-    if machine.gpus is not None and not case.devices.chosen:
-        return refuse(case, "device", "the NVIDIA driver shows no GPU", "look at what the driver says: nvidia-smi")
+def requested(case: Case) -> Refusal | None:
+    """Refuse what was not asked for: another build, release, CUDA or a CPU build where GPUs were named."""
+    build, request = case.build, case.request
+    if request.build is not None and build.id != request.build:
+        return refuse(case, "requested", f"--build {request.build} was asked for")
+    if request.release is not None and build.release != request.release:
+        return refuse(case, "requested", f"it is release {build.release}, --release {request.release} was asked for")
+    if request.cuda is not None and not made_with(build, request.cuda):
+        made = f"made with CUDA {build.cuda}" if build.cuda else "a CPU build"
+        return refuse(case, "requested", f"it is {made}, --cuda {request.cuda} was asked for")
+    if request.gpus is not None and build.cuda is None:
+        chosen = ",".join(map(str, request.gpus))
+        return refuse(case, "requested", f"it is a CPU build, --gpus {chosen} was asked for", "leave --gpus out")
     return None
 
 
-def driver(case: Case) -> Refusal | None:
-    """Refuse a build that needs a newer driver; `nvidia.cuda` stands in for an unknown one and for WSL's numbers."""
-    build, nvidia = case.build, case.machine.nvidia
-    if build.cuda is None or build.driver is None or not has_nvidia(case.machine):
+def made_with(build: Build, wish: str) -> bool:
+    """Tell whether a build was made with the CUDA of a wish: `cpu`, `12.1`, or `12` for any 12.x."""
+    if build.cuda is None or wish == "cpu":
+        return build.cuda is None and wish == "cpu"
+    return build.cuda == wish or wish == str(major(build.cuda))
+
+
+def source(case: Case) -> Refusal | None:
+    """Refuse what was found out to be out of reach: no source has its wheel or its torch, as far as one was asked."""
+    reason = case.request.supply.silent.get(case.build.id)
+    return refuse(case, "source", reason, "check the network, or name a source: --find-links DIR") if reason else None
+
+
+def cpu_policy(case: Case) -> Refusal | None:
+    """Refuse a CPU build where the engine's policy forbids it."""
+    engine = case.entry.engine
+    if case.build.cuda is not None or case.entry.cpu == "always" or case.request.cuda == "cpu":
         return None
-    remedy = _driver_remedy(case, build.driver)
-    if nvidia is None:
-        return refuse(case, "driver", "an NVIDIA GPU is here but no driver runs it", remedy)
-    have = None if case.machine.host.wsl else nvidia.driver
-    if have is not None:
-        if at_least(have, build.driver):
-            return None
-        return refuse(case, "driver", f"needs driver >= {build.driver}, this machine has {have}", remedy)
-    if nvidia.cuda is not None:
-        if major(nvidia.cuda) >= major(build.cuda):
-            return None
-        reason = f"needs a driver that runs CUDA {major(build.cuda)}.x (>= {build.driver}), this one runs {nvidia.cuda}"
-        return refuse(case, "driver", reason, remedy)
-    case.assumed.append(f"an NVIDIA driver >= {build.driver}")
-    return None
-
-
-def _driver_remedy(case: Case, floor: str) -> str:
-    kernel, wsl = case.machine.host.kernel, case.machine.host.wsl
-    if wsl:
-        return f"install NVIDIA's Windows driver {floor} or newer; inside WSL nothing is installed"
-    if major(floor) >= 580 and kernel is not None and not at_least(kernel, _OLD_KERNEL):
-        return (
-            f"none on this system: driver {floor} needs kernel {_OLD_KERNEL}, "
-            f"this is {kernel}; move to a newer distribution"
-        )
-    if case.machine.host.container:
-        return f"install driver {floor} or newer on the host that runs this container"
-    return f"install driver {floor} or newer"
-
-
-def compute_capability(case: Case) -> Refusal | None:
-    """Refuse a build that holds no code for one of the chosen GPUs."""
-    if case.build.cuda is None:
+    if case.entry.cpu == "never":
+        return refuse(case, "device", f"{engine} does not run on the CPU")
+    if not has_nvidia(case.machine):
         return None
-    for gpu in case.devices.chosen:
-        have = gpu.compute_capability
-        if have is None:
-            case.assumed.append(f"compute capability of GPU {gpu.index} ({gpu.name or 'unnamed'})")
-        elif not runs_on(case.build, have):
-            codes = ", ".join(case.build.capabilities or [])
-            others = [
-                other.index
-                for other in case.devices.chosen
-                if other.compute_capability is None or runs_on(case.build, other.compute_capability)
-            ]
-            remedy = f"choose other GPUs: --gpus {','.join(map(str, others))}" if others else None
-            reason = f"GPU {gpu.index} ({gpu.name}) has compute capability {have}; this build holds code for {codes}"
-            return refuse(case, "compute_capability", reason, remedy)
-    return None
+    reason = f"{engine} is not put on the CPU by itself where there is an NVIDIA GPU or driver"
+    fits = all(rule(case) is None for rule in (libc, python, cpu, memory, disk))
+    return refuse(case, "device", reason, f"run it on the CPU: {command(engine, '--cuda cpu')}" if fits else None)
 
 
 def libc(case: Case) -> Refusal | None:
     """Refuse a machine whose C library is older than the wheels ask for, or is not glibc."""
     host, floor = case.machine.host, case.build.libc
+    if floor is None:
+        return None
     if host.libc is not None and host.libc != "glibc":
-        return refuse(
-            case, "libc", f"its wheels need glibc, this machine has {host.libc}", "use a glibc distribution's container"
-        )
-    if host.libc_version is None:
+        remedy = "use a container of a distribution with glibc" if not host.container else "use an image with glibc"
+        return refuse(case, "libc", f"its binaries need glibc >= {floor}, this machine has {host.libc}", remedy)
+    if not numbers(host.libc_version or ""):
         case.assumed.append(f"glibc >= {floor}")
         return None
-    if at_least(host.libc_version, floor):
+    if at_least(host.libc_version or "", floor):
         return None
-    return refuse(
-        case,
-        "libc",
-        f"needs glibc >= {floor}, this machine has {host.libc_version}",
-        "use a newer distribution, or a container of one",
-    )
+    return refuse(case, "libc", f"needs glibc >= {floor}, this machine has {host.libc_version}", _newer_libc(case))
+
+
+def _newer_libc(case: Case) -> str:
+    host, floor = case.machine.host, case.build.libc
+    if host.container:
+        return f"use an image with glibc {floor} or newer"
+    if host.wsl:
+        return f"install a distribution with glibc {floor} or newer: wsl --list --online"
+    return f"use a container of a distribution with glibc {floor} or newer, or upgrade this one"
 
 
 def python(case: Case) -> Refusal | None:
     """Refuse when no Python that the build runs on can be had in this kind of environment."""
-    if usable_pythons(case):
+    if not case.build.pythons or usable_pythons(case):
         return None
     runs = ", ".join(case.build.pythons)
     if case.request.python is not None and case.request.python not in case.build.pythons:
-        return refuse(
-            case, "python", f"--python {case.request.python} was asked for, it runs on {runs}", "leave --python out"
-        )
+        reason = f"--python {case.request.python} was asked for, it runs on {runs}"
+        return refuse(case, "python", reason, "leave --python out")
     wanted = case.request.python or runs
     return refuse(
         case,
@@ -259,9 +165,10 @@ def disk(case: Case) -> Refusal | None:
     if place is None or place.free is None:
         case.assumed.append(f"{gigabytes(case.disk_needed)} free at {case.home}")
         return None
+    room = f"make room on {place.mount}: {gigabytes(case.disk_needed)} are needed"
     best = best_mount(case.machine)
     roomy = best if best is not None and (best.free or 0) >= case.disk_needed and best.mount != place.mount else None
-    remedy = f"export FIRSTLIGHT_HOME={home_on(case.machine, roomy)}" if roomy else "free some space"
+    remedy = f"export FIRSTLIGHT_HOME={home_on(case.machine, roomy)}" if roomy else room
     if place.writable is False:
         other = remedy if roomy else "export FIRSTLIGHT_HOME=/path/that/you/can/write"
         return refuse(case, "disk", f"{case.home} lies on {place.mount}, where this user cannot write", other)
@@ -271,15 +178,12 @@ def disk(case: Case) -> Refusal | None:
     return refuse(case, "disk", reason, remedy)
 
 
-def gigabytes(size: int) -> str:
-    """Return a size in words: `2.1 GB` (10^9 bytes) or `61 MB`."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
-
-
 RULES: tuple[Rule, ...] = (
-    requested,
     arch,
+    requested,
     device,
+    jetson,
+    cpu_policy,
     compute_capability,
     libc,
     driver,
@@ -287,5 +191,15 @@ RULES: tuple[Rule, ...] = (
     cpu,
     memory,
     disk,
+    source,
 )
 """In this order the first refusal is told: what nobody can change on a machine comes before what an admin can."""
+
+
+def judge(case: Case) -> tuple[Refusal | None, int]:
+    """Return the first refusal of a case, and how many rules it passed."""
+    for passed, rule in enumerate(RULES):
+        refusal = rule(case)
+        if refusal is not None:
+            return refusal, passed
+    return None, len(RULES)

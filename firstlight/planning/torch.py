@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
+from firstlight.planning.case import Case
 from firstlight.planning.plan import Needs
-from firstlight.planning.rules import Case, usable_pythons
+from firstlight.planning.rules import usable_pythons
 
 
 class Torch(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a CPU build gets its torch (`index:…`, `find-links:…`, `registry`) and the Python that it is for."""
+    """Where a build gets its torch (`index:…`, `find-links:…`, `registry`) and the Python that it is for."""
 
     source: str | None
     python: str
@@ -17,25 +18,25 @@ class Torch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def torch_for(case: Case) -> Torch:
-    """Return the Python and the torch of a build: for a CPU build the first source that has one for a usable Python."""
+    """Return the Python and the torch of a build: the first source that has its torch for a usable Python.
+
+    A CPU build may fall back to the registry's CUDA build of torch, where no source has the one for the CPU.
+    """
     build = case.build
     pythons = usable_pythons(case) or build.pythons
+    python = pythons[0] if pythons else ""
     needs = Needs(download=build.sizes.download, disk=build.sizes.disk)
-    supply = case.request.supply.cpu_torch
-    if build.cpu_torch is None or supply is None:
-        return Torch(source=None, python=pythons[0], needs=needs)
-    for source, minors in supply.items():
+    found = (case.request.supply.torch or {}).get(build.torch_version or "")
+    if build.torch_local is None or found is None:
+        return Torch(source=None, python=python, needs=needs)
+    instead = build.registry_torch
+    for source, minors in found.items():
         for minor in pythons:
             if minor in minors:
                 local = source.startswith(("find-links:/", "find-links:file:"))
-                less = build.cpu_torch.download if local else 0  # it lies on this machine already
-                return Torch(
-                    source=source,
-                    python=minor,
-                    needs=Needs(download=needs.download - less, disk=needs.disk),
-                )
-    torch = build.cpu_torch
-    bigger = Needs(
-        download=needs.download - torch.download + torch.fallback_download, disk=needs.disk + torch.fallback_disk
-    )
-    return Torch(source="registry", python=pythons[0], needs=bigger)
+                less = instead.instead_of if local and instead else 0  # it lies on this machine already
+                return Torch(source=source, python=minor, needs=Needs(download=needs.download - less, disk=needs.disk))
+    if instead is None:
+        return Torch(source=None, python=python, needs=needs)
+    bigger = Needs(download=needs.download - instead.instead_of + instead.download, disk=needs.disk + instead.disk)
+    return Torch(source="registry", python=python, needs=bigger)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 
+
+@cache
 def numbers(version: str) -> tuple[int, ...]:
     """Return the leading numbers of a dotted version: `535.183.01` -> (535, 183, 1); a text without any -> ().
 
@@ -23,6 +26,12 @@ def numbers(version: str) -> tuple[int, ...]:
     return tuple(parts)
 
 
+def release_key(version: str) -> tuple[int, ...]:
+    """Return the key that orders releases: their numbers, and a `.post1` after them."""
+    plain, _, post = version.partition(".post")
+    return (*numbers(plain), *numbers(post))
+
+
 def at_least(version: str, floor: str) -> bool:
     """Tell whether `version` is `floor` or newer; missing parts count as 0."""
     have, want = numbers(version), numbers(floor)
@@ -33,3 +42,14 @@ def at_least(version: str, floor: str) -> bool:
 def major(version: str) -> int:
     """Return the first number of a version, 0 when there is none."""
     return (numbers(version) or (0,))[0]
+
+
+def capability(text: str | None) -> tuple[int, int] | None:
+    """Return a compute capability as two numbers, None where it is unknown or no `major.minor`."""
+    parts = numbers(text or "")
+    return (parts[0], parts[1]) if len(parts) == 2 else None
+
+
+def branch_only(version: str) -> bool:
+    """Tell whether a driver's version names no more than its branch: `580`, `580.00`."""
+    return not any(numbers(version)[1:])

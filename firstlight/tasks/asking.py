@@ -16,7 +16,7 @@ from firstlight.tasks.edge import cuda_version, gpu_indexes, one_of, port_number
 PLAN_HELP = {
     "machine": "facts of another machine, from `firstlight machine --json`",
     "gpus": "GPUs to use, by index: 0,1",
-    "cuda": "only builds made with this CUDA: 12.1, or cpu",
+    "cuda": "only builds made with this CUDA: 12.1, any 12.x: 12, or cpu",
     "release": "only this release of the engine",
     "build": "only this build of the catalogue",
     "python": "only this Python: 3.12",

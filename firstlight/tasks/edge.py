@@ -232,15 +232,18 @@ def gpu_indexes(value: str | None) -> tuple[int, ...] | None:
 
 
 def cuda_version(value: str | None) -> str | None:
-    """Return `cpu` or a CUDA version such as `12.1`.
+    """Return `cpu`, a CUDA version such as `12.1` (also written `cu121`), or a major one alone: `12`.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: it is none of these.
     """
     if value is None or value == "cpu":
         return value
-    parts = value.removeprefix("cu").split(".")
-    if len(parts) != 2 or not all(part.isdecimal() for part in parts):
+    short = value.removeprefix("cu")
+    if short != value and len(short) > 2 and short.isdecimal():
+        return f"{short[:-1]}.{short[-1]}"
+    parts = short.split(".")
+    if len(parts) > 2 or not all(part.isdecimal() for part in parts):
         raise UsageError(f'--cuda does not take "{value}"', fix="--cuda takes cpu or a version: --cuda 12.1")
     return ".".join(parts)
 

@@ -43,21 +43,25 @@ def plan(
 ) -> int:
     """Decide which build of an engine fits, and why not the others; touches nothing."""
     from firstlight.catalogue.loading import load_catalogue
-    from firstlight.environments.remembering import remembered
-    from firstlight.home import Home
     from firstlight.planning.choose import choose
     from firstlight.planning.plan import to_json
     from firstlight.ui.terminal import show, show_document
-    from firstlight.ui.views import plan_lines
 
     words: dict[str, Any] = {"gpus": gpus, "cuda": cuda, "release": release, "build": build, "python": python}
     facts = machine_in_question(machine)
     request = request_of(engine, facts, elsewhere=machine is not None, model=model, **words)
     if machine is None and request.home is not None:
+        from firstlight.environments.remembering import remembered
+        from firstlight.home import Home
+
         request = remembered(Home(request.home), request) or request
-    decision = choose(facts, load_catalogue(), request)
+    catalogue = load_catalogue()
+    decision = choose(facts, catalogue, request)
     if json:
         show_document(to_json(decision))
     else:
-        show("\n".join(plan_lines(decision, explain=explain)))
+        from firstlight.ui.views import plan_lines
+
+        builds = catalogue.engines[decision.engine].build
+        show("\n".join(plan_lines(decision, explain=explain, builds=builds, machine=machine)))
     return 0 if decision.build else 3

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import shlex
 
+from firstlight.environments.examined import Examined
 from firstlight.proof.receipts import Receipt
 from firstlight.resources import data_folder
 from firstlight.ui.quantities import duration, size
-from firstlight.ui.tables import sheet
+from firstlight.ui.tables import sheet, wrapped
 from firstlight.ui.timeline import timeline
+
+_CHECK = 23
+"""Columns before what a check says."""
 
 
 def next_steps(endpoint: str, model: str, python: str = "python") -> str:
@@ -43,14 +47,28 @@ def summary(receipt: Receipt, columns: int, *, unicode: bool) -> list[str]:
             ("answer", proof.text.strip() or "(random weights make no words)"),
         ]
         lines += ["First token", *sheet(said)]
-        lines.append(f"  first token after {duration(proof.first_token_seconds)} on {proof.device}{rate}")
+        lines += [f"  first token after {duration(proof.first_token_seconds)} on {proof.device}{rate}", ""]
+    elif receipt.examination is not None:
+        lines += ["Examination", *_checks(receipt.examination, columns), ""]
     facts: list[tuple[str, str | None]] = []
     if receipt.environment is not None:
         where = receipt.environment
         facts.append((f"{where.kind} environment", where.prefix))
+    if receipt.examination is not None:
+        facts.append(("examined", receipt.examination.summary))
     if receipt.model is not None:
         facts.append(("model", f"{receipt.model.path} ({size(receipt.model.bytes)}, from {receipt.model.source})"))
     facts.append(("receipt", receipt.path))
     moved = f", {size(receipt.bytes)} fetched" if receipt.bytes else ""
-    lines += ["", *sheet(facts), "", f"Timeline ({duration(receipt.seconds)}{moved})"]
+    lines += [*sheet(facts), "", f"Timeline ({duration(receipt.seconds)}{moved})"]
     return lines + timeline(receipt.steps, receipt.seconds, columns, unicode=unicode)
+
+
+def _checks(examined: Examined, columns: int) -> list[str]:
+    """Return the lines of an examination: it is all that there is to show where nothing was proven."""
+    lines: list[str] = []
+    for check in examined.checks:
+        first, *rest = wrapped(check.summary, columns - _CHECK, indent="")
+        lines.append(f"  {check.status:<4}  {check.id:<13}  {first}")
+        lines += [f"{'':{_CHECK}}{line}" for line in rest]
+    return lines

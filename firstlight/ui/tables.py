@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 import unicodedata
 
 
@@ -36,14 +35,14 @@ def wrapped(text: str, columns: int, *, indent: str) -> list[str]:
 
     A word that is too long for a line (a path, a URL) stays whole, so that it can be copied.
     """
-    return textwrap.wrap(
-        text,
-        max(columns, 20),
-        initial_indent=indent,
-        subsequent_indent=f"{indent}  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    lines, line, words = [], indent, 0
+    for word in text.split():
+        if words and cells(line) + 1 + cells(word) > max(columns, 20):
+            lines.append(line)
+            line, words = f"{indent}  ", 0
+        line += f" {word}" if words else word
+        words += 1
+    return [*lines, line] if words else lines
 
 
 def sheet(pairs: list[tuple[str, str | None]], *, indent: str = "  ") -> list[str]:

@@ -12,7 +12,9 @@ from typing import TextIO
 
 from firstlight.errors import FirstlightError
 
-_COMMAND = re.compile(r"(?<![\w/.-])firstlight(?= (?:-|(?:up|down|machine|plan|chat|ask)\b|(?:setup|serve|model)\.))")
+_COMMAND = re.compile(
+    r"(?<![\w/.-])firstlight(?= (?:-|(?:up|down|doctor|machine|plan|chat|ask)\b|(?:setup|serve|model)\.))"
+)
 """Our own commands inside a text."""
 _DOWN = re.compile(r"\binvoke down (?=\w)")
 """Stock Invoke knows no word that may be left out."""

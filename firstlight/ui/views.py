@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
+from firstlight.catalogue.names import command_for
+from firstlight.catalogue.types import Build
 from firstlight.machine.facts import Machine
+from firstlight.planning.failing import explaining
 from firstlight.planning.plan import Plan, Refusal
+from firstlight.ui.builds import build_lines, far_lines, refusal_lines
 from firstlight.ui.quantities import size
-from firstlight.ui.tables import cells, sheet, table, wrapped
+from firstlight.ui.tables import sheet, table, wrapped
 from firstlight.ui.terminal import as_typed, is_terminal, width
 
 
@@ -82,43 +87,71 @@ def _gpus(machine: Machine) -> list[tuple[str, str | None]]:
     ]
 
 
-def plan_lines(plan: Plan, *, explain: bool, columns: int | None = None) -> list[str]:
+def plan_lines(
+    plan: Plan,
+    *,
+    explain: bool,
+    columns: int | None = None,
+    builds: Sequence[Build] = (),
+    machine: str | None = None,
+) -> list[str]:
     """Return a plan as lines; with `explain` also the table of every build with the rule that refused it.
 
-    The table is fitted to `columns`, by default to the terminal; a file or a pipe gets one line per build.
+    Args:
+        plan: the plan.
+        explain: whether to show every build.
+        columns: what the lines are fitted to, by default the terminal; a file or a pipe gets one line per build.
+        builds: the engine's builds, for what each one asks for.
+        machine: the file of facts that the plan is for; None: this machine.
     """
     if columns is None and is_terminal(sys.stdout):
         columns = width(most=200)
-    lines: list[str] = []
-    if plan.build is None:
-        lines.append(f"{plan.engine}: nothing fits this machine")
-    else:
-        build = plan.build
-        cuda = f"CUDA {build.cuda}" if build.cuda else "CPU"
-        lines.append(
-            f"{plan.engine}: {build.id} ({cuda}, torch {build.torch}, Python {build.python}, {build.integrity})"
-        )
-        lines += [f"  because {reason}" for reason in plan.because]
-        lines += [f"  taking for granted: {fact}" for fact in plan.assumed]
-        lines += [f"  {number}. {step.what}" for number, step in enumerate(plan.steps, 1)]
-    if plan.refused and (explain or plan.build is None):
-        lines += ["", *refusal_lines(plan.refused, columns)]
+    lines = _decision(plan, columns)
+    if explain:
+        lines += ["", *build_lines(plan, builds, columns)]
+    elif plan.build is None:
+        lines += ["", *_near_lines(plan.refused, columns)]
+    if plan.remedies:
+        lines += ["", "What would help:"]
+        lines += [line for remedy in plan.remedies for line in _long(as_typed(remedy), columns)]
     if plan.alternatives:
         lines += ["", "What does fit here:"]
-        lines += [f"  firstlight up --engine {other.engine}   ({other.build})" for other in plan.alternatives]
+        lines += [f"  {command_for(other.engine)}   ({other.build})" for other in plan.alternatives]
+    if plan.build is None and not explain:
+        lines += ["", f"Every build and its reason: {explaining(plan, machine)}"]
     return lines
 
 
-def refusal_lines(refused: list[Refusal], columns: int | None) -> list[str]:
-    """Return the refused builds as a table, or as a block of lines each where the table is wider than `columns`."""
-    rows = [["build", "rule", "why not", "what would help"]]
-    rows += [[item.build, item.rule, item.reason, item.remedy or ""] for item in refused]
-    lines = [line.rstrip() for line in table([[as_typed(cell) for cell in row] for row in rows])]
-    if columns is None or max(map(cells, lines)) <= columns:
-        return lines
-    blocks = ["  refused builds: the rule, why not, and what would help"]
-    for item in refused:
-        blocks.append(f"  {item.build}: {item.rule}")
-        for text in filter(None, (item.reason, item.remedy)):
-            blocks += wrapped(as_typed(text), columns, indent="    ")
-    return blocks
+_FAR = frozenset({"arch", "requested"})
+"""Rules that say no more than that another build was asked for, or that it is for another machine."""
+
+
+def _near_lines(refused: list[Refusal], columns: int | None) -> list[str]:
+    """Return the refusals of the builds that came near; what is said of a missing GPU comes last."""
+    near = sorted((item for item in refused if item.rule not in _FAR), key=lambda item: item.rule == "device")
+    return refusal_lines(near, columns) if near else far_lines(refused, columns)
+
+
+def _decision(plan: Plan, columns: int | None) -> list[str]:
+    build = plan.build
+    if build is None:
+        wider = "; ".join(f"without {each.words}: {each.build}" for each in plan.without)
+        head = f"{plan.engine}: nothing fits {f'as asked; {wider}' if wider else 'this machine'}"
+        lines = [head] if columns is None else wrapped(head, columns, indent="")
+        return [*lines, *(line for told in plan.warnings for line in _long(told, columns))]
+    parts = [
+        f"CUDA {build.cuda}" if build.cuda else "CPU",
+        f"torch {build.torch}" if build.torch else "",
+        f"Python {build.python}" if build.python else "",
+        build.integrity,
+    ]
+    head = f"{plan.engine}: {build.id} ({', '.join(filter(None, parts))})"
+    lines = [head] if columns is None else wrapped(head, columns, indent="")
+    told = [f"because {reason}" for reason in plan.because]
+    told += [f"taking for granted: {fact}" for fact in plan.assumed]
+    told += [f"{number}. {step.what}" for number, step in enumerate(plan.steps, 1)]
+    return [*lines, *(line for text in told for line in _long(text, columns))]
+
+
+def _long(text: str, columns: int | None) -> list[str]:
+    return [f"  {text}"] if columns is None else wrapped(text, columns, indent="  ")
