@@ -1,4 +1,4 @@
-"""The one path: facts, plan, environment and model side by side, first token, switch, receipt.
+"""The one path: facts, plan, environment (examined) and model side by side, first token, switch, receipt.
 
 `up` and every `setup.*` are this one function with another goal.
 """
@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import msgspec
@@ -16,15 +18,17 @@ import msgspec
 from firstlight import engines
 from firstlight.catalogue.loading import find_build, load_catalogue
 from firstlight.environments.conda import CondaPackage
+from firstlight.environments.examining import examine, require_passed
 from firstlight.environments.generations import Generation, Store
 from firstlight.environments.remembering import remember
 from firstlight.environments.specify import specification
 from firstlight.environments.wheels import InstalledPackage
 from firstlight.errors import FirstlightError
 from firstlight.events import Note, Reporter, step
-from firstlight.goals import Goal, Site, build_id, prepare
+from firstlight.goals import Goal, Site, build_id, older_build_named, prepare, subject_of, variables_of
 from firstlight.machine.facts import Machine
 from firstlight.models.provide import ServedModel, provide_model, ready_to_serve
+from firstlight.models.synthetic import write_synthetic_model
 from firstlight.process import stop_children
 from firstlight.proof.proving import Proven, Trial, proven
 from firstlight.proof.receipts import (
@@ -77,13 +81,15 @@ def carry_out(site: Site, recorder: Recorder) -> Result:
     site.home.prepare()
     with nullcontext(()) if goal.current else _alone(site.store, recorder) as hold:
         site = msgspec.structs.replace(site, hold=hold)
-        generation, model = side_by_side(lambda: _environment(site, recorder), lambda: _model(site, recorder))
+        generation, model = side_by_side(
+            lambda: _examined(site, _environment(site, recorder), recorder), lambda: _model(site, recorder)
+        )
         model = _readable(site, generation, model, recorder)
         if not goal.prove:
             recorder(Note("not proven, as asked for with --no-proof", "warn"))
             _switch(site, generation, recorder)
             return Result(receipt=_receipt(site, generation, model, None, recorder))
-        with proven(_trial(site, generation, model), recorder) as answer:
+        with older_build_named(site.plan), proven(_trial(site, generation, model), recorder) as answer:
             if not goal.current:
                 site.store.mark_proven(generation)
                 _switch(site, generation, recorder)
@@ -136,6 +142,33 @@ def _environment(site: Site, recorder: Recorder) -> Generation:
             current.reused(present.id)
             return present
         return site.store.build(spec, step=current, log=site.log, hold=site.hold, settings=site.settings)
+
+
+def _examined(site: Site, generation: Generation, recorder: Recorder) -> Generation:
+    """Look closely at an environment that was not examined yet; one that does not pass is proven and switched to never.
+
+    A model that tokenises is written for it, so that it need not wait for the one that is being fetched.
+    """
+    entry = load_catalogue().engines[site.plan.engine]
+    if entry.examination is None or site.goal.current:
+        return generation
+    with step(recorder, "examine", f"examine the environment of {site.plan.engine}") as current:
+        before = generation.examination
+        if before is not None and not before.failed and generation.kind != "adopted":
+            current.reused(f"on {before.at}")
+            return generation
+        subject = subject_of(site, generation, entry.examination)
+        with TemporaryDirectory(prefix="firstlight-examination-") as scratch:
+            model = write_synthetic_model(Path(scratch) / "model")
+            variables = {**variables_of(site, generation), "HOME": scratch}
+            examined = examine(subject, model, step=current, log=site.log, variables=variables, hold=site.hold)
+        generation = site.store.mark_examined(generation, examined)
+        current.detail = examined.summary
+        for check in examined.checks:
+            if check.status == "warn":
+                current.warn(f"{check.id}: {check.summary}")
+        require_passed(examined, subject, site.log)
+    return generation
 
 
 def _model(site: Site, recorder: Recorder) -> ServedModel:
@@ -225,6 +258,7 @@ def _receipt(
             channel=generation.channel,
             reused=reused,
         ),
+        examination=generation.examination,
         model=ModelRecord(
             name=model.name, path=str(model.path), source=model.source, bytes=model.bytes, reused=model.reused
         ),

@@ -14,6 +14,7 @@ class FirstlightError(Exception):
         fix: what to do next; a command that can be pasted, where there is one.
         document: a JSON-ready document that belongs to the failure (a plan that fits nowhere, say).
         evidence: lines of a log that show the cause.
+        cause: the id of the known cause, where a pattern of `causes.toml` found one.
     """
 
     code = 1
@@ -26,6 +27,7 @@ class FirstlightError(Exception):
         fix: str | None = None,
         document: dict[str, Any] | None = None,
         evidence: str | None = None,
+        cause: str | None = None,
     ) -> None:
         super().__init__(what)
         self.what = what
@@ -33,6 +35,7 @@ class FirstlightError(Exception):
         self.fix = fix
         self.document = document or {}
         self.evidence = evidence
+        self.cause = cause
 
     @property
     def kind(self) -> str:

@@ -5,15 +5,22 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from firstlight import engines
 from firstlight.catalogue.loading import find_build, find_engine, load_catalogue
+from firstlight.catalogue.types import Examination
+from firstlight.engines.base import ServingRequest
 from firstlight.environments.adopting import describe_adopted
 from firstlight.environments.deciding import decide
-from firstlight.environments.generations import Store
+from firstlight.environments.examination_report import Subject
+from firstlight.environments.examining import program
+from firstlight.environments.generations import Generation, Store
 from firstlight.environments.pipconfig import PipSettings, read_pip_settings, uv_arguments
 from firstlight.environments.preview import PlannedFile, Preview, preview
 from firstlight.environments.spec import MANIFEST
@@ -30,6 +37,7 @@ from firstlight.planning.failing import nothing_fits
 from firstlight.planning.plan import Launch, Plan
 from firstlight.planning.request import Request
 from firstlight.proof.receipts import Recorder, timestamp
+from firstlight.serving.causes import load_causes
 from firstlight.serving.ports import free_port, require_free_port
 from firstlight.serving.records import RECORD
 
@@ -146,6 +154,9 @@ def foresee(site: Site) -> Preview:
         spec = specification(site.plan, build, site.machine, site.request)
         foreseen = preview(site.store, spec, site.settings)
         files, commands = [*foreseen.files], [*foreseen.commands]
+        if commands and load_catalogue().engines[site.plan.engine].examination is not None:
+            python = Path(foreseen.files[0].path).parent / "bin" / "python"
+            commands.append(list(program(python, writes=True)))
     elif site.goal.adopt is not None:
         generation = describe_adopted(site.goal.adopt, site.plan.engine, timestamp(time.time()))
         files.append(PlannedFile(path=str(site.store.folder / generation.id / MANIFEST)))
@@ -170,3 +181,47 @@ def build_id(plan: Plan) -> str:
     if plan.build is None:
         raise nothing_fits(plan)
     return plan.build.id
+
+
+def subject_of(site: Site, generation: Generation, wish: Examination) -> Subject:
+    """Return what an environment of a plan must be."""
+    plan, catalogue = site.plan, load_catalogue()
+    on_gpu = site.launch.device != "cpu"
+    return Subject(
+        engine=plan.engine,
+        wish=wish,
+        build=find_build(catalogue.engines[plan.engine], build_id(plan)),
+        generation=generation,
+        machine=site.machine,
+        gpus=[gpu for gpu in site.machine.gpus or [] if on_gpu and gpu.index in plan.gpus],
+        tegra=catalogue.platforms.tegra,
+        registry_torch=plan.torch_source == "registry",
+    )
+
+
+def variables_of(site: Site, generation: Generation) -> dict[str, str | None]:
+    """Return the environment variables that the engine's server gets: caches in the home, nothing of the user's."""
+    request = ServingRequest(
+        python=generation.python_path,
+        build=find_build(load_catalogue().engines[site.plan.engine], build_id(site.plan)),
+        launch=site.launch,
+        model=site.home.models,
+        model_bytes=0,
+        name="",
+        host=site.goal.host,
+        port=site.launch.port,
+        home=site.home,
+    )
+    return engines.find(site.plan.engine).serving(request).command.environment
+
+
+@contextmanager
+def older_build_named(plan: Plan) -> Iterator[None]:
+    """Where a proof fails for what a build of an older CUDA cures, name the one that the plan falls back to."""
+    try:
+        yield
+    except FirstlightError as error:
+        known = {cause.id: cause for cause in load_causes(plan.engine)}
+        if plan.fallback is not None and error.cause in known and known[error.cause].older_build:
+            error.fix = f"firstlight setup.{plan.engine} --build {plan.fallback}"
+        raise

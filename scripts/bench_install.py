@@ -18,14 +18,14 @@ from pathlib import Path
 
 import msgspec
 
-from firstlight.catalogue.loading import load_catalogue, load_mirrors
+from firstlight.catalogue.loading import load_catalogue
+from firstlight.environments.deciding import decide
+from firstlight.environments.owning import address, is_flat
 from firstlight.environments.pipconfig import PipSettings, read_pip_settings, uv_arguments
 from firstlight.environments.specify import python_of, wheels_of
-from firstlight.environments.supply import settle
 from firstlight.environments.wheels import WheelSet, find_uv, install_wheels
 from firstlight.events import Step, silent
 from firstlight.machine.reading import read_machine
-from firstlight.planning.choose import choose
 from firstlight.planning.request import Request
 
 
@@ -44,8 +44,10 @@ def ours(python: Path, wheels: WheelSet, settings: PipSettings, cache: Path, fol
 
 def by_hand(python: Path, wheels: WheelSet, settings: PipSettings, cache: Path, folder: Path) -> float:
     """Return the wall seconds of `uv pip install` of the same requirements from the same sources."""
-    merged = msgspec.structs.replace(settings, extra_index_urls=(*wheels.indexes, *settings.extra_index_urls))
+    indexes = [address(item.places[0]) for item in wheels.owned if not is_flat(item.places[0])]
+    merged = msgspec.structs.replace(settings, extra_index_urls=(*dict.fromkeys(indexes), *settings.extra_index_urls))
     words, variables = uv_arguments(merged)
+    torch = [f"{item.name}=={item.version}" for item in wheels.asked]
     files = []
     for option, lines in (("constraints", wheels.constraints), ("excludes", wheels.excludes)):
         if lines:
@@ -61,6 +63,7 @@ def by_hand(python: Path, wheels: WheelSet, settings: PipSettings, cache: Path, 
         *words,
         *files,
         *wheels.requirements,
+        *torch,
     ]
     began = time.perf_counter()
     subprocess.run(command, check=True, env=os.environ | variables | {"UV_CACHE_DIR": str(cache)})
@@ -73,8 +76,7 @@ def main() -> None:
     engine = sys.argv[2] if len(sys.argv) > 2 else "transformers"
     machine, settings, page = read_machine(), read_pip_settings(), load_catalogue().engines[engine]
     asked = Request(engine=engine, cuda="cpu", environment="venv")
-    request = settle(machine, page, load_mirrors(), asked, settings, Step(silent, "bench", "bench"))
-    plan = choose(machine, load_catalogue(), request)
+    request, plan = decide(asked, machine, settings, Step(silent, "bench", "bench"))
     if plan.build is None:
         sys.exit(f"no CPU build of {engine} fits here")
     build = next(build for build in page.build if build.id == plan.build.id)

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
-from support.local_channel import MINOR, session_channel
+from support.local_channel import MINOR, index_channel, session_channel, write_package
 from support.loopback_index import serve
 
 from firstlight.environments import conda_list
@@ -20,7 +20,7 @@ from firstlight.environments.generations import EnvironmentSpec, Store, all_gene
 from firstlight.environments.pipconfig import PipSettings
 from firstlight.environments.preview import preview
 from firstlight.environments.uv_program import clear_cache_leftovers, find_uv
-from firstlight.environments.wheels import WheelSet
+from firstlight.environments.wheels import DirectWheel, Owned, WheelSet
 from firstlight.errors import FirstlightError, NetworkFailed, UsageError
 from firstlight.events import Note, Step
 from firstlight.home import Home
@@ -125,6 +125,19 @@ def test_a_conda_generation_from_the_ground_up(site, channel, tmp_path):
         assert site.store.remove() == [f"took {built.prefix} off {listing}", f"removed {built.prefix}"]
     assert listing.read_text() == ""
     assert site.folders == []
+
+
+def test_a_conda_generation_for_an_older_glibc_takes_packages_for_it(site, channel, tmp_path):
+    mixed = tmp_path / "mixed" / "conda-forge"
+    shutil.copytree(channel, mixed)
+    write_package(mixed, "tool", "2.0", depends=["__glibc >=2.30"], noarch="generic")
+    write_package(mixed, "tool", "1.0", depends=["__glibc >=2.17"], noarch="generic")
+    index_channel(mixed)
+    wheels = WheelSet(requirements=("aaa",), platform=f"{os.uname().machine}-manylinux_2_28")
+    spec = site.spec(
+        kind="conda", python_path=None, channels=(str(mixed),), conda_specs=(f"python {MINOR}.*", "tool"), wheels=wheels
+    )
+    assert {package.name: package.version for package in site.build(spec).conda}["tool"] == "1.0"
 
 
 def test_current_and_previous_are_relative_links(site):
@@ -316,24 +329,33 @@ def test_repair_heals_what_was_edited_in_the_environment_and_so_in_the_cache(sit
 
 def test_the_key_knows_what_matters():
     def key(**changes):
-        wheels = {"requirements": ("engine==1",), "indexes": ("https://a/whl/cu129",), **changes.pop("wheels", {})}
+        wheels = {"requirements": ("engine==1",), "owned": owned(), "direct": direct(), **changes.pop("wheels", {})}
         spec = EnvironmentSpec(
             build="b", kind="conda", python="3.12", channels=("https://a/conda-forge",), conda_specs=("python 3.12.*",),
             wheels=WheelSet(**wheels), expected_download=1, expected_disk=1,
         )  # fmt: skip
         return msgspec.structs.replace(spec, **changes).key
 
+    def owned(place="index:https://a/whl/cu129", version="2.13.0+cu129", asked=True):
+        return (Owned(name="torch", version=version, places=(place,), asked=asked),)
+
+    def direct(host="a", sha256="0" * 64):
+        return (DirectWheel(urls=(f"https://{host}/v1/engine-1%2Bcu129-py3-none-any.whl",), sha256=sha256),)
+
     same = key()
     assert len(same) == 64
     assert key(channels=("https://b/cloud/conda-forge", "https://a/conda-forge")) == same
     assert key(expected_download=5, expected_disk=7) == same
     assert key(python_path="/opt/python3.12/bin/python3.12") == same
-    assert key(wheels={"indexes": ("https://mirror/pytorch/whl/cu129/",), "find_links": ("/usb",)}) == same
+    assert key(wheels={"owned": owned("find-links:/usb"), "find_links": ("/usb",)}) == same
+    assert key(wheels={"direct": direct("mirror")}) == same
     assert key(wheels={"default_index": "https://mirror/pypi/simple"}) == same
     others = [
         key(python="3.11"), key(kind="venv"), key(shims=(("a", "1"),)), key(channels=("https://a/nvidia",)),
         key(conda_specs=("python 3.11.*",)), key(wheels={"requirements": ("engine==2",)}),
-        key(wheels={"indexes": ("https://a/whl/cpu",)}), key(wheels={"excludes": ("triton",)}),
+        key(wheels={"owned": owned(version="2.13.0+cpu")}), key(wheels={"owned": owned(asked=False)}),
+        key(wheels={"direct": direct(sha256="1" * 64)}), key(wheels={"platform": "x86_64-manylinux_2_17"}),
+        key(wheels={"excludes": ("triton",)}),
     ]  # fmt: skip
     assert len({same, *others}) == len(others) + 1
 

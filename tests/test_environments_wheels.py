@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from importlib import metadata
@@ -10,12 +11,15 @@ import pytest
 from support.loopback_index import make_wheel, serve
 
 from firstlight.environments.pipconfig import PipSettings, network_variables, read_pip_settings
+from firstlight.environments.platforms import python_platform, this_libc
 from firstlight.environments.venvs import create_venv
 from firstlight.environments.wheels import WheelSet, add_metadata_shim, freeze, install_wheels
 from firstlight.errors import FirstlightError, NetworkFailed, VerificationFailed
 from firstlight.events import Note, Step, StepProgress, silent
+from firstlight.machine.facts import Host
 
 MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
+ARCH = platform.machine()
 ZEROS = "0" * 64
 
 
@@ -145,17 +149,13 @@ def test_indexes_are_merged_as_pip_merges_them(place, index, tmp_path):
     assert {(p.name, p.version) for p in installed} == {("aaa", "1.0"), ("bbb", "2.0")}
 
 
-def test_an_index_of_the_build_and_one_of_the_user_are_used_together(place, index):
-    with serve() as build, serve() as given:
-        build.add("engine", "1.0+cu129", requires=("aaa", "given"))
-        given.add("given", "1.0")
+def test_an_index_that_is_named_stands_for_one_that_is_configured(place, index):
+    with serve() as given:
+        given.add("given", "1.0", requires=("aaa",))
         given.wheels |= index.wheels
-        installed = place.install(
-            PipSettings(index_url="http://127.0.0.1:9/simple", no_index=True), "engine",
-            indexes=(build.simple,), default_index=given.simple,
-        )  # fmt: skip
-        sources = {p.name: p.source.partition("/files/")[0] for p in installed}
-        assert sources == {"engine": build.url, "given": given.url, "aaa": given.url, "bbb": given.url}
+        dead = PipSettings(index_url="http://127.0.0.1:9/simple", no_index=True)
+        installed = place.install(dead, "given", default_index=given.simple)
+    assert {p.source.partition("/files/")[0] for p in installed} == {given.url}
 
 
 def test_local_folders_are_used_and_named(place, index, tmp_path):
@@ -173,13 +173,6 @@ def test_a_dead_extra_index_of_the_user_is_left_out_loudly(place, index):
     assert place.install(PipSettings(index_url=index.simple, extra_index_urls=(dead,)), "bbb")
     assert place.notes == ["http://***@127.0.0.1:9/simple does not answer: it is left out"]
     assert "secret" not in place.log.read_text()
-
-
-def test_a_dead_index_of_the_build_is_an_error(place, index):
-    with pytest.raises(NetworkFailed) as caught:
-        place.install(PipSettings(index_url=index.simple), "bbb", indexes=("http://127.0.0.1:9/whl",))
-    assert "http://127.0.0.1:9/whl: Connection refused" in caught.value.why
-    assert index.simple in caught.value.why
 
 
 @pytest.mark.parametrize("fault", ["500", "hang", "404"])
@@ -221,6 +214,42 @@ def test_a_project_that_is_nowhere_is_explained(place, index):
     assert caught.value.code == 1
     assert "nowhere was not found in the package registry" in caught.value.why
     assert index.simple in caught.value.why
+
+
+def test_what_exists_only_as_source_is_not_compiled_and_says_so(place, index):
+    index.wheels["sourceonly"] = {"sourceonly-1.0.tar.gz": b"never read"}
+    index.add("ccc", "1.0", requires=("sourceonly",))
+    with pytest.raises(FirstlightError, match="sourceonly has no wheel for this machine") as caught:
+        place.install(PipSettings(index_url=index.simple), "ccc")
+    assert index.simple in caught.value.why
+    assert "pip wheel --no-deps sourceonly" in caught.value.fix
+    assert not [request for request in index.requests if "tar.gz" in request]
+
+
+@pytest.mark.parametrize(("libc", "version"), [("2.17", "1.0"), ("2.30", "2.0")])
+def test_another_machines_glibc_chooses_the_wheel(place, index, libc, version):
+    tag = f"cp{MINOR.replace('.', '')}-cp{MINOR.replace('.', '')}"
+    index.add("numbers", "2.0", tag=f"{tag}-manylinux_2_28_{ARCH}")
+    index.add("numbers", "1.0", tag=f"{tag}-manylinux2014_{ARCH}")
+    index.wheels["numbers"]["numbers-2.0.tar.gz"] = b"never read"
+    target = python_platform(Host(arch=ARCH, libc="glibc", libc_version=libc))
+    installed = place.install(PipSettings(index_url=index.simple), "numbers", platform=target)
+    assert [(p.name, p.version) for p in installed] == [("numbers", version)]
+
+
+def test_the_platform_is_the_newest_that_the_other_machine_can_have():
+    def chosen(version, arch="x86_64"):
+        return python_platform(Host(arch=arch, libc="glibc", libc_version=version))
+
+    assert chosen(this_libc()) is None
+    assert chosen(None) is None
+    assert chosen("2.17", "arm64") == "aarch64-manylinux_2_17"
+    assert python_platform(Host(arch="x86_64"), floor="2.28") == "x86_64-manylinux_2_28"
+    assert [chosen(version) for version in ("2.27", "2.30", "2.99")] == [
+        "x86_64-manylinux_2_17", "x86_64-manylinux_2_28", "x86_64-manylinux_2_40",
+    ]  # fmt: skip
+    with pytest.raises(FirstlightError, match=r"no wheels are made for glibc 2\.12"):
+        chosen("2.12")
 
 
 def test_versions_that_do_not_fit_are_explained(place, index):

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import os
 from pathlib import Path
 
-import msgspec
-
-from firstlight.environments.conda import CondaPackage
+from firstlight.environments.conda_packages import packages_of
 from firstlight.environments.distributions import freeze
 from firstlight.environments.spec import Generation
 from firstlight.errors import FirstlightError, UsageError
@@ -40,7 +36,7 @@ def describe_adopted(prefix: Path, engine: str, now: str) -> Generation:
         state="built",
         created=now,
         key=f"adopted:{prefix}",
-        conda=_conda_packages(prefix),
+        conda=packages_of(prefix),
         wheels=wheels,
     )
 
@@ -59,11 +55,3 @@ def _ask_version(prefix: Path) -> str:
     if told.returncode != 0:
         raise UsageError(f"{python} does not run", why=told.tail.strip()[-300:] or f"status {told.returncode}", fix=fix)
     return told.tail.strip().splitlines()[-1]
-
-
-def _conda_packages(prefix: Path) -> list[CondaPackage]:
-    found = []
-    for file in sorted((prefix / "conda-meta").glob("*.json")):
-        with contextlib.suppress(OSError, ValueError, msgspec.ValidationError):
-            found.append(msgspec.convert(json.loads(file.read_bytes()), CondaPackage))
-    return found

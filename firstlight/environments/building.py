@@ -11,6 +11,7 @@ import msgspec
 from firstlight.environments.conda import CondaPackage, create_prefix
 from firstlight.environments.distributions import InstalledPackage, add_metadata_shim, canonical, python_minor
 from firstlight.environments.pipconfig import PipSettings, network_variables
+from firstlight.environments.platforms import conda_overrides
 from firstlight.environments.spec import EnvironmentSpec
 from firstlight.environments.venvs import create_venv
 from firstlight.environments.wheels import install_wheels, repair_wheels
@@ -82,7 +83,7 @@ def assemble(
             step=Phase(step),
             log=log,
             hold=hold,
-            variables=network_variables(settings, os.environ),
+            variables=network_variables(settings, os.environ) | conda_overrides(spec.wheels.platform),
         )
     else:
         create_venv(
@@ -111,7 +112,7 @@ def _wheels(
     hold: tuple[int, ...],
     suspicious: bool,
 ) -> list[InstalledPackage]:
-    if not spec.wheels.requirements:
+    if not spec.wheels.wishes:
         return []
 
     def install(reinstall: list[str]) -> list[InstalledPackage]:

@@ -15,12 +15,14 @@ import msgspec
 
 import firstlight
 from firstlight.environments.conda_list import register_prefix, unregister_prefix
+from firstlight.environments.conda_packages import STOPPED, CondaPackage, Failure, Order, failure_of
+from firstlight.environments.conda_programs import CondaProgram, create_with, find_program
 from firstlight.environments.pipconfig import redact
 from firstlight.environments.sources import channel_url
 from firstlight.errors import FirstlightError, NetworkFailed, UsageError, VerificationFailed
 from firstlight.events import Step
 from firstlight.files import write_atomic
-from firstlight.machine.space import free_bytes, no_room, says_full
+from firstlight.machine.space import free_bytes, no_room
 from firstlight.process import Child, Command
 
 __all__ = ["CondaPackage", "create_prefix", "register_prefix", "unregister_prefix"]
@@ -29,36 +31,10 @@ STALL = 90.0
 """Seconds without a byte, a linked package or growing repodata, after which a channel counts as silent."""
 
 _OFFICIAL = "https://conda.anaconda.org/"
-
-
-class CondaPackage(msgspec.Struct, frozen=True, kw_only=True):
-    """A conda package of an environment; `size` is that of its archive in bytes."""
-
-    name: str
-    version: str
-    build: str
-    subdir: str
-    url: str
-    sha256: str | None = None
-    size: int | None = None
-
-    @property
-    def source(self) -> str:
-        """Where its bytes came from."""
-        return self.url
-
-    @property
-    def channel(self) -> str:
-        """The channel's URL."""
-        return self.url.rpartition(f"/{self.subdir}/")[0]
-
-
-class _Failure(msgspec.Struct, frozen=True):
-    """Why one source did not do; its channels stand without credentials."""
-
-    channels: tuple[str, ...]
-    kind: str
-    reason: str
+_SOLVING = 300.0  # seconds that conda's own solver may think without a word on a slow machine
+_MISSING = {"ImportError", "ModuleNotFoundError"}
+_UNUSABLE = {*_MISSING, "crashed"}
+_FINAL = {"InvalidMatchSpecError", "disk", "interrupted", *_MISSING}  # no other channel would help
 
 
 def attempts(channels: Sequence[str]) -> list[tuple[str, ...]]:
@@ -122,25 +98,68 @@ def create_prefix(
     """
     prefix = prefix.absolute()
     prefix.mkdir(parents=True, exist_ok=True)
-    failures: list[_Failure] = []
-    tries = attempts(channels)
-    for number, sources in enumerate(tries):
-        request = worker_request(prefix, specs, sources, cache)
-        _note(log, f"conda packages from {', '.join(sources)}: {', '.join(specs)}")
-        names = tuple(redact(source) for source in sources)
-        result = _run_worker(request, names, step, hold, stall, variables or {})
-        if not isinstance(result, _Failure):
-            _finish(prefix, specs, result)
-            for package in result:
-                _note(log, f"+ {package.url} sha256:{package.sha256}")
+    order = Order(
+        prefix=prefix,
+        specs=tuple(specs),
+        cache=cache,
+        kept=_kept(prefix),
+        step=step,
+        log=log,
+        hold=hold,
+        stall=stall,
+        variables=variables or {},
+    )
+    made = _make(order, attempts(channels))
+    if not isinstance(made, list):
+        raise made
+    _finish(prefix, specs, made)
+    for package in made:
+        _note(log, f"+ {package.url} sha256:{package.sha256}")
+    return made
+
+
+def _kept(prefix: Path) -> frozenset[str]:
+    """Return the names in a prefix that are no part of a half-made environment."""
+    begun = (prefix / "conda-meta").exists()
+    return frozenset(entry.name for entry in prefix.iterdir() if not begun or (entry.is_file() and entry.suffix))
+
+
+def _make(order: Order, tries: list[tuple[str, ...]]) -> list[CondaPackage] | FirstlightError:
+    """Try one list of channels after the other, with py-rattler or the program that stands in for it."""
+    failures: list[Failure] = []
+    program: CondaProgram | None = None
+    turn = 0
+    while turn < len(tries):
+        sources = tries[turn]
+        _note(order.log, f"conda packages from {', '.join(sources)}: {', '.join(order.specs)}")
+        result = _run_worker(order, sources) if program is None else create_with(program, _patient(order), sources)
+        if not isinstance(result, Failure):
             return result
-        _note(log, f"{result.kind}: {result.reason}")
+        _note(order.log, f"{result.kind}: {result.reason}")
+        if program is None and result.kind in _UNUSABLE and (program := _instead(result, order.step)) is not None:
+            continue
         failures.append(result)
-        if result.kind in {"InvalidMatchSpecError", "disk", "interrupted"}:
+        if result.kind in _FINAL:
             break
-        if number + 1 < len(tries):
-            step.warn(f"{redact(sources[0])}: {_short(result.reason)}; trying {redact(tries[number + 1][0])}")
-    raise _explain(failures, specs, prefix, cache)
+        turn += 1
+        if turn < len(tries):
+            order.step.warn(f"{result.channels[0]}: {_short(result.reason)}; trying {redact(tries[turn][0])}")
+    return _explain(failures, order.specs, order.prefix, order.cache)
+
+
+def _patient(order: Order) -> Order:
+    return msgspec.structs.replace(order, stall=max(order.stall, _SOLVING))
+
+
+def _instead(failure: Failure, step: Step) -> CondaProgram | None:
+    """Return the program of this machine that stands in for py-rattler, which does not run here."""
+    program = find_program(os.environ)
+    if program is not None:
+        step.warn(
+            f"py-rattler does not run here ({_short(failure.reason)}): "
+            f"{program.path}, {program.kind} {program.version}, makes the environment"
+        )
+    return program
 
 
 def _note(log: Path, line: str) -> None:
@@ -149,14 +168,8 @@ def _note(log: Path, line: str) -> None:
         sink.write(f"{redact(line)}\n")
 
 
-def _run_worker(
-    request: dict[str, Any],
-    names: tuple[str, ...],
-    step: Step,
-    hold: tuple[int, ...],
-    stall: float,
-    variables: Mapping[str, str],
-) -> list[CondaPackage] | _Failure:
+def _run_worker(order: Order, sources: tuple[str, ...]) -> list[CondaPackage] | Failure:
+    names = tuple(redact(source) for source in sources)
     heard = [time.monotonic()]
     ending: list[dict[str, Any]] = []
 
@@ -167,39 +180,30 @@ def _run_worker(
         except ValueError:
             return  # a library's own words
         if told.get("event") == "progress":
-            step.progress(told["done"], told["total"] or None, detail=told["detail"])
+            order.step.progress(told["done"], told["total"] or None, detail=told["detail"])
         elif told.get("event") in {"result", "error"}:
             ending.append(told)
 
     package_root = str(Path(firstlight.__file__).resolve().parent.parent)
     paths = [package_root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     argv = (sys.executable, "-m", "firstlight.environments.conda_worker")
-    command = Command(argv, {**variables, "PYTHONPATH": os.pathsep.join(paths)}, Path(package_root))
-    child = Child(command, on_line=listen, stdin=json.dumps(request), hold=hold, leash=True)
+    command = Command(argv, {**order.variables, "PYTHONPATH": os.pathsep.join(paths)}, Path(package_root))
+    request = worker_request(order.prefix, order.specs, sources, order.cache)
+    child = Child(command, on_line=listen, stdin=json.dumps(request), hold=order.hold, leash=True)
     try:
         while (status := child.wait(0.1)) is None:
-            if time.monotonic() - heard[0] > stall:
+            if time.monotonic() - heard[0] > order.stall:
                 child.stop(grace=2.0)
-                return _Failure(names, "silent", f"nothing arrived for {stall:g} s")
+                return Failure(names, "silent", f"nothing arrived for {order.stall:g} s")
     except BaseException:
         child.stop(grace=5.0)
         raise
     if ending and ending[-1]["event"] == "result":
         return msgspec.convert(ending[-1]["packages"], list[CondaPackage])
     if ending:
-        return _failure(names, ending[-1])
-    kind = "interrupted" if status in {-2, -15} else "crashed"
-    return _Failure(names, kind, child.output[-500:] or f"the worker ended with status {status}")
-
-
-def _failure(sources: tuple[str, ...], told: dict[str, Any]) -> _Failure:
-    message = redact(str(told["message"]).strip())
-    kind = str(told["kind"])
-    if says_full(message):
-        kind = "disk"
-    elif "Invalid checksum" in message or "hash mismatch" in message:
-        kind = "checksum"
-    return _Failure(sources, kind, message)
+        return failure_of(names, str(ending[-1]["kind"]), str(ending[-1]["message"]))
+    kind = "interrupted" if status in STOPPED else "crashed"
+    return Failure(names, kind, child.output[-500:] or f"the worker ended with status {status}")
 
 
 def _short(message: str) -> str:
@@ -211,7 +215,7 @@ def _short(message: str) -> str:
     return "; ".join(dict.fromkeys(ends))[:400]
 
 
-def _explain(failures: list[_Failure], specs: Sequence[str], prefix: Path, cache: Path) -> FirstlightError:
+def _explain(failures: list[Failure], specs: Sequence[str], prefix: Path, cache: Path) -> FirstlightError:
     wish = ", ".join(specs)
     if not failures:
         return UsageError(
@@ -237,6 +241,12 @@ def _explain(failures: list[_Failure], specs: Sequence[str], prefix: Path, cache
     elif all(item.kind == "checksum" for item in failures):
         error = VerificationFailed(
             "the conda packages arrive damaged", why=each, fix="name another channel with --channel URL"
+        )
+    elif last.kind in _MISSING:
+        error = FirstlightError(
+            "py-rattler, which makes conda environments, does not run here",
+            why=f"{last.reason}; nor is there a conda, mamba or micromamba",
+            fix="do without conda packages: --environment venv; or install micromamba, which is one file",
         )
     elif all(item.kind == "crashed" for item in failures):
         error = FirstlightError("the conda worker ended by itself", why=each, fix="run the same command again")

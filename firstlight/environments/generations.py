@@ -13,6 +13,7 @@ import msgspec
 from firstlight.environments.adopting import describe_adopted
 from firstlight.environments.building import assemble
 from firstlight.environments.conda import register_prefix, unregister_prefix
+from firstlight.environments.examined import Examined
 from firstlight.environments.pipconfig import PipSettings
 from firstlight.environments.spec import EnvironmentSpec, Generation, Listed, read_manifest, write_manifest
 from firstlight.environments.uv_program import clear_cache_leftovers
@@ -186,6 +187,12 @@ class Store:
                 remove_tree(self.folder / item.id)
         for doomed in self.folder.glob(".removed-*"):
             shutil.rmtree(doomed, ignore_errors=True)
+
+    def mark_examined(self, generation: Generation, examined: Examined) -> Generation:
+        """Note in the manifest what was seen when the generation was examined; returns it so."""
+        noted = msgspec.structs.replace(generation, examination=examined)
+        write_manifest(self.folder / generation.id, noted)
+        return noted
 
     def mark_proven(self, generation: Generation) -> Generation:
         """Note in the manifest that the generation has given a first token; returns it so."""

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from firstlight.environments.distributions import InstalledPackage, canonical, site_packages
+from firstlight.environments.owning import Owned, project_file
 from firstlight.environments.pipconfig import local_folder, redact
 from firstlight.environments.uv_program import UvResult, run_uv
 from firstlight.events import Step, silent
@@ -27,6 +28,10 @@ class Sources(msgspec.Struct, frozen=True):
     arguments: list[str]
     variables: dict[str, str]
     names: list[str]
+    owners: list[str] = []
+    """Places that own some of the distributions, or hold wheels that are fetched by their address."""
+    owned: tuple[Owned, ...] = ()
+    """What is asked for of owners."""
 
 
 def with_origins(
@@ -50,7 +55,7 @@ def with_origins(
 
 def _local_wheel(package: InstalledPackage, sources: Sources) -> str | None:
     stem = f"{package.name.replace('-', '_')}-{package.version}-"
-    for source in sources.names:
+    for source in (*sources.owners, *sources.names):
         folder = local_folder(source)
         for file in folder.glob(f"{stem}*.whl") if folder is not None and folder.is_dir() else ():
             return file.as_uri()
@@ -72,7 +77,8 @@ def _locked(
                 break
             wish, lock = Path(folder) / "installed.txt", Path(folder) / "pylock.toml"
             wish.write_text("".join(f"{p.name}=={p.version}\n" for p in rest.values()), encoding="utf-8")
-            result = _compile(python, wish, lock, sources, cache, hold)
+            wishes = [wish, *_owners(sources, rest, Path(folder))]
+            result = _compile(python, wishes, lock, sources, cache, hold)
             if result.returncode == 0:
                 found.update(_read_lock(lock))
                 break
@@ -84,10 +90,22 @@ def _locked(
     return found
 
 
-def _compile(python: Path, wish: Path, lock: Path, sources: Sources, cache: Path, hold: tuple[int, ...]) -> UvResult:
+def _owners(sources: Sources, rest: Mapping[str, InstalledPackage], folder: Path) -> list[Path]:
+    """Write the project file that tells uv who owns what is asked about; none where nothing of it is owned."""
+    owned = [item for item in sources.owned if canonical(item.name) in rest]
+    if not owned:
+        return []
+    file = folder / "pyproject.toml"
+    file.write_text(project_file(owned, (), without_owners="--no-index" in sources.arguments), encoding="utf-8")
+    return [file]
+
+
+def _compile(
+    python: Path, wishes: list[Path], lock: Path, sources: Sources, cache: Path, hold: tuple[int, ...]
+) -> UvResult:
     words = ["pip", "compile", "--offline", "--no-deps", "--quiet", "--python", str(python), "--format", "pylock.toml"]
     return run_uv(
-        [*words, "--output-file", str(lock), str(wish), *sources.arguments],
+        [*words, "--output-file", str(lock), *map(str, wishes), *sources.arguments],
         environment=sources.variables,
         cache=cache,
         step=Step(silent, "lock", "where the wheels came from"),

@@ -149,6 +149,12 @@ def local_folder(location: str) -> Path | None:
     return None if "://" in location else Path(location).expanduser().absolute()
 
 
+def absolute(location: str) -> str:
+    """Return a location that means the same from every folder: paths become absolute, URLs stay."""
+    folder = None if location.startswith("file:") else local_folder(location)
+    return location if folder is None else str(folder)
+
+
 def network_variables(settings: PipSettings, variables: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that carry pip's certificate, proxy and patience to other programs; set ones win."""
     additions: dict[str, str] = {}

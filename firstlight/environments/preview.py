@@ -13,7 +13,7 @@ from firstlight.environments.conda_list import environments_list
 from firstlight.environments.generations import Store
 from firstlight.environments.pipconfig import PipSettings, redact
 from firstlight.environments.spec import MANIFEST, EnvironmentSpec
-from firstlight.environments.wheels import install_words, source_words, wish_files
+from firstlight.environments.wheelset import install_words, needs_no_index, source_words, wish_files
 from firstlight.home import Home
 
 
@@ -44,8 +44,9 @@ def preview(store: Store, spec: EnvironmentSpec, settings: PipSettings | None = 
         return Preview(files=[], commands=[])
     prefix = store.folder / f"{spec.build}-{spec.key[:8]}"
     files = [PlannedFile(path=str(prefix / MANIFEST)), PlannedFile(path=str(store.folder / "current"), mode="0777")]
-    for file, content in wish_files(spec.wheels, prefix).values():
-        files.append(PlannedFile(path=str(file), content=content))
+    without_index = needs_no_index(spec.wheels, settings or PipSettings())
+    wishes = wish_files(spec.wheels, prefix, without_index=without_index)
+    files += [PlannedFile(path=str(wish.file), content=wish.content) for wish in wishes]
     listing = environments_list() if spec.kind == "conda" else None
     if listing is not None:
         files.append(PlannedFile(path=str(listing), content=f"{prefix}\n"))

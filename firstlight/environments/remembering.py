@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 
 import msgspec
 
@@ -14,7 +15,7 @@ _RECORD = "supply.json"
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True):
-    """The supply that the current environment was built from, and the wishes that it answered."""
+    """The supply that the current environment was built from, and a digest of the wishes that it answered."""
 
     wishes: str
     supply: Supply
@@ -42,9 +43,8 @@ def remember(home: Home, request: Request) -> None:
 
 
 def _wishes(request: Request) -> str:
-    return msgspec.json.encode(
-        [request.environment, request.channels, request.indexes, request.find_links, request.cuda]
-    ).decode()
+    wishes = [request.environment, request.channels, request.indexes, request.find_links, request.cuda]
+    return hashlib.sha256(msgspec.json.encode(wishes)).hexdigest()  # addresses may hold credentials
 
 
 def _wishes_for_sources(request: Request) -> bool:

@@ -1,39 +1,51 @@
-"""Which sources answer: conda channels, and the places that may hold a CPU build of torch. All are asked at once."""
+"""Which sources answer: conda channels, package indexes, and the places that hold a build of torch."""
 
 from __future__ import annotations
 
-import re
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from html.parser import HTMLParser
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from firstlight.environments.pipconfig import PipSettings, as_url, local_folder, redact
-
-if TYPE_CHECKING:
-    import requests
-
-T = TypeVar("T")
+from firstlight.environments.asking import (
+    PATIENCE,
+    Unreachable,
+    at_once,
+    fetch_page,
+    read_sample,
+    reason_of,
+    session_for,
+    slowness,
+)
+from firstlight.environments.listings import best_wheel, page_of, pythons_of, read_listing
+from firstlight.environments.pipconfig import PipSettings, absolute, as_url, local_folder, redact
 
 _OFFICIAL = "https://conda.anaconda.org"
 _REPODATA = ("repodata.json.zst", "repodata.json")
-_LARGEST_PAGE = 32 << 20
-_CHUNK = 1 << 16
-_CPYTHON = re.compile(r"cp3(\d+)")  # not cp313t, the free-threaded build
+_ASKED_FOR = "packaging"  # a project that every package index has, with a short page
+_A_LITTLE = 1 << 16
 
 
 class ChannelProbe(msgspec.Struct, frozen=True, kw_only=True):
-    """How a conda channel answered, in seconds; `reason` is why it did not."""
+    """How a conda channel or a package index answered, in seconds; `reason` is why it did not."""
 
     url: str
     ok: bool
     seconds: float
+    reason: str = ""
+
+
+class TorchProbe(msgspec.Struct, frozen=True, kw_only=True):
+    """What a place holds of a build of torch: the CPython minor versions, newest first, or the reason for none.
+
+    `source` is `index:URL` or `find-links:PLACE`, without credentials.
+    """
+
+    source: str
+    pythons: list[str] = []
+    rate: float | None = None
+    """Bytes a second; None: unknown."""
     reason: str = ""
 
 
@@ -46,27 +58,7 @@ def channel_url(channel: str) -> str:
     return f"{_OFFICIAL}/{channel}"
 
 
-def _at_once(work: Sequence[Callable[[], T]], deadline: float, late: Callable[[int], T]) -> list[T]:
-    """Run every piece of work in a daemon thread; what is not done at the deadline counts as `late`.
-
-    A name server that never answers cannot be interrupted: such a thread is left behind and holds up nobody.
-    """
-    results: dict[int, T] = {}
-
-    def run(index: int) -> None:
-        result = work[index]()
-        results[index] = result
-
-    threads = [threading.Thread(target=run, args=(index,), daemon=True) for index in range(len(work))]
-    for thread in threads:
-        thread.start()
-    ends = time.monotonic() + deadline
-    for thread in threads:
-        thread.join(max(0.0, ends - time.monotonic()))
-    return [results[index] if index in results else late(index) for index in range(len(work))]
-
-
-def probe_channels(channels: Sequence[str], *, timeout: float = 4.0) -> list[ChannelProbe]:
+def probe_channels(channels: Sequence[str], *, timeout: float = PATIENCE) -> list[ChannelProbe]:
     """Return how each channel answered to a request for one byte of its noarch repodata, best first.
 
     Args:
@@ -74,10 +66,11 @@ def probe_channels(channels: Sequence[str], *, timeout: float = 4.0) -> list[Cha
         timeout: seconds after which a channel counts as silent.
     """
     urls = list(dict.fromkeys(channel_url(channel) for channel in channels))
-    probes = _at_once(
+    probes = at_once(
         [partial(_probe_channel, url, timeout) for url in urls],
         timeout + 0.5,
-        lambda index: ChannelProbe(url=urls[index], ok=False, seconds=timeout, reason=f"no answer in {timeout:g} s"),
+        lambda index, reason: ChannelProbe(url=urls[index], ok=False, seconds=timeout, reason=reason),
+        lambda probe: probe.ok,
     )
     return sorted(probes, key=lambda probe: (not probe.ok, probe.seconds))
 
@@ -110,146 +103,120 @@ def _ask_for_repodata(url: str, timeout: float) -> str:
                 if answer.status_code != 404:
                     break
     except (requests.RequestException, ValueError, OSError) as error:
-        return reason_of(error)
+        return reason_of(error, timeout)
     return reason
 
 
-def reason_of(error: BaseException) -> str:
-    """Return why a request failed, in a few words and without credentials."""
-    import requests
+def probe_indexes(urls: Sequence[str], settings: PipSettings, *, timeout: float = PATIENCE) -> list[ChannelProbe]:
+    """Return how each package index answered to a request for a small project's page, in the order given."""
 
-    if isinstance(error, requests.Timeout):
-        return "no answer in time"
-    if isinstance(error, requests.exceptions.SSLError):
-        return "its certificate is not trusted"
-    if isinstance(error, requests.exceptions.ProxyError):
-        return "the proxy does not let us through"
-    text = str(error)
-    for sign, words in (
-        ("Name or service not known", "its name is unknown"),
-        ("name resolution", "its name is unknown"),
-        ("No address associated", "its name is unknown"),
-        ("Connection refused", "connection refused"),
-        ("Network is unreachable", "the network is unreachable"),
-    ):
-        if sign in text:
-            return words
-    return redact(text.rpartition("Caused by ")[2] or type(error).__name__)[:200]
+    def ask(url: str) -> ChannelProbe:
+        import requests
 
+        began = time.monotonic()
+        try:
+            page, _address = fetch_page(f"{url}/{_ASKED_FOR}/", settings, timeout, largest=_A_LITTLE)
+            reason = "" if f"{_ASKED_FOR}-" in page else "it does not answer as a package index"
+        except (requests.RequestException, ValueError, OSError) as error:
+            reason = reason_of(error, timeout)
+        return ChannelProbe(url=url, ok=not reason, seconds=time.monotonic() - began, reason=reason)
 
-class _Links(HTMLParser):
-    """Collects the file names that a page links to; yanked ones are left out."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Take one link."""
-        values = dict(attrs)
-        if tag == "a" and values.get("href") and "data-yanked" not in values:
-            self.names.append(unquote(urlsplit(str(values["href"])).path).rpartition("/")[2])
+    return at_once(
+        [partial(ask, url) for url in urls],
+        timeout + 0.5,
+        lambda index, reason: ChannelProbe(url=urls[index], ok=False, seconds=timeout, reason=reason),
+        lambda probe: probe.ok,
+    )
 
 
-def probe_cpu_torch(
+def torch_places(
+    local: str, parents: Sequence[str], flat: Sequence[str], find_links: Sequence[str], settings: PipSettings
+) -> list[str]:
+    """Return where a build of torch may lie: the user's folders and indexes, then those of its line.
+
+    Args:
+        local: the local version, which names the line (`cu129`).
+        parents: parents of the lines' indexes, the canonical one first.
+        flat: those of them that list all files of a line on one page.
+        find_links: folders and pages of the request.
+        settings: the user's pip configuration; with `no-index` nothing but folders and pages counts.
+    """
+    places = [f"find-links:{absolute(link)}" for link in (*find_links, *settings.find_links)]
+    if not settings.no_index:
+        # pypi.org takes no local versions.
+        own = [url for url in (settings.index_url, *settings.extra_index_urls) if url and "pypi.org" not in url]
+        places += [f"index:{url}" for url in own]
+        places += [
+            f"find-links:{parent}/{local}/" if parent in flat else f"index:{parent}/{local}" for parent in parents
+        ]
+    return list(dict.fromkeys(places))
+
+
+def probe_torch(
     version: str,
-    indexes: Sequence[str],
-    find_links: Sequence[str],
+    places: Sequence[str],
     *,
     arch: str,
     settings: PipSettings,
-    timeout: float = 4.0,
-) -> dict[str, list[str]]:
-    """Return the sources that hold `torch-<version>+cpu`, with the CPython minor versions that it is there for.
+    unreachable: Unreachable | None = None,
+    timeout: float = PATIENCE,
+) -> list[TorchProbe]:
+    """Return what each place holds of an exact version of torch, best first.
 
-    The keys are `index:URL` and `find-links:FOLDER`, folders first, then in the order given; what holds none or does
-    not answer is absent. The user's own find-links and indexes (never pypi.org, which takes no local versions) count.
+    Best are local folders, then the order given, but what sends the wheel at less than half the speed of the fastest
+    comes last: these are the largest files, and mirrors differ by factors. A place that lists the wheel and does not
+    deliver its beginning does not have it.
 
     Args:
-        version: the release without a local part, such as `2.13.0`.
-        indexes: PEP 503 indexes to ask.
-        find_links: folders, or pages of links.
+        version: the release with its local part, such as `2.13.0+cu129`.
+        places: `index:URL` and `find-links:PLACE`, see `torch_places`.
         arch: `x86_64` or `aarch64`.
         settings: the user's pip configuration (certificates, proxy, trusted hosts).
+        unreachable: hosts that are not asked; those that turn out silent are added.
         timeout: seconds.
     """
-    links = list(dict.fromkeys([*find_links, *settings.find_links]))
-    own = [url for url in (settings.index_url, *settings.extra_index_urls) if url and "pypi.org" not in url]
-    asked = [] if settings.no_index else list(dict.fromkeys([*indexes, *own]))
-    places = [(f"find-links:{link}", link) for link in links]
-    places += [(f"index:{index}", f"{as_url(index).rstrip('/')}/torch/") for index in asked]
+    silent = unreachable or Unreachable()
 
-    def look(location: str) -> list[str]:
-        return _pythons(_file_names(location, settings, timeout), version, arch)
+    def look(place: str) -> TorchProbe:
+        page = page_of(place, "torch")
+        if silent.reason(page):
+            return TorchProbe(source=redact(place), reason=silent.reason(page))
+        listing = read_listing(page, settings, timeout)
+        pythons = pythons_of(listing.files, "torch", version, arch)
+        reason = listing.reason or ("" if pythons else f"no torch {version} for {arch} there")
+        if not pythons:
+            return TorchProbe(source=redact(place), reason=reason)
+        file = best_wheel(listing.files, "torch", version, python=pythons[0], arch=arch, libc=None)
+        rate, reason = _begin(file.url, settings, timeout) if file else (None, "")
+        return TorchProbe(source=redact(place), pythons=[] if reason else pythons, rate=rate, reason=reason)
 
-    work = [partial(look, location) for _key, location in places]
-    answers = _at_once(work, timeout + 0.5, lambda _index: [])
-    return {key: minors for (key, _location), minors in zip(places, answers, strict=True) if minors}
+    probes = at_once(
+        [partial(look, place) for place in places],
+        timeout + 0.5,
+        lambda index, reason: TorchProbe(source=redact(places[index]), reason=reason),
+        lambda probe: bool(probe.pythons),
+    )
+    for place, probe in zip(places, probes, strict=True):
+        silent.note(page_of(place, "torch"), probe.reason)
+    rates = [probe.rate for probe in probes]
+    return sorted(probes, key=lambda probe: (not probe.pythons, _distant(probe), slowness(probe.rate, rates)))
 
 
-def _file_names(location: str, settings: PipSettings, timeout: float) -> list[str]:
-    """Return the file names that a folder or a page holds; none when it cannot be had."""
+def _begin(url: str, settings: PipSettings, timeout: float) -> tuple[float | None, str]:
+    """Return the speed at which the beginning of a wheel comes, and why it does not."""
     import requests
 
-    folder = local_folder(location)
+    if url.startswith("file:"):
+        return None, ""
     try:
-        if folder is not None:
-            page = folder / "index.html" if folder.is_dir() else folder
-            listed = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-            return listed + (_linked(page.read_text(errors="replace")) if page.is_file() else [])
-        with requests.Session() as session:
-            return _linked(_page(session, location, settings, timeout))
-    except (requests.RequestException, OSError, ValueError):
-        return []
+        with session_for(url, settings) as session:
+            sample = read_sample(session, url, timeout)
+    except (requests.RequestException, ValueError, OSError) as error:
+        return None, f"it lists the wheel and does not deliver it: {reason_of(error, timeout)}"
+    if sample.status not in {200, 206}:
+        return None, f"it lists the wheel and does not deliver it: HTTP {sample.status}"
+    return sample.rate, ""
 
 
-def _linked(page: str) -> list[str]:
-    parser = _Links()
-    parser.feed(page)
-    return parser.names
-
-
-def _page(session: requests.Session, url: str, settings: PipSettings, timeout: float) -> str:
-    host = urlsplit(url).netloc.rpartition("@")[2]
-    if host in settings.trusted_hosts or host.partition(":")[0] in settings.trusted_hosts:
-        from urllib3 import disable_warnings, exceptions
-
-        disable_warnings(exceptions.InsecureRequestWarning)  # the user has said that this host is trusted
-        session.verify = False
-    elif settings.cert and Path(settings.cert).exists():
-        session.verify = settings.cert
-    if settings.proxy:
-        session.trust_env = False
-        session.proxies = {"http": settings.proxy, "https": settings.proxy}
-    session.cert = settings.client_cert
-    with session.get(url, headers={"Accept": "text/html"}, timeout=timeout, stream=True) as answer:
-        answer.raise_for_status()
-        body = bytearray()
-        for chunk in answer.iter_content(_CHUNK):
-            body += chunk
-            if len(body) > _LARGEST_PAGE:
-                break
-    return body.decode(errors="replace")
-
-
-def _pythons(names: Sequence[str], version: str, arch: str) -> list[str]:
-    """Return the CPython minor versions that wheels `torch-<version>+cpu` for `arch` are there for, newest first."""
-    from packaging.utils import InvalidWheelFilename, parse_wheel_filename
-    from packaging.version import InvalidVersion
-
-    found: set[int] = set()
-    for name in names:
-        if not (name.startswith("torch-") and name.endswith(".whl")):
-            continue
-        try:
-            _name, release, _build, tags = parse_wheel_filename(name)
-        except (InvalidWheelFilename, InvalidVersion):
-            continue
-        if release.public != version or release.local != "cpu":
-            continue
-        for tag in tags:
-            fits = "linux" in tag.platform and tag.platform.endswith(f"_{arch}")
-            cpython = _CPYTHON.fullmatch(tag.interpreter)
-            if fits and cpython and tag.abi == tag.interpreter:
-                found.add(int(cpython[1]))
-    return [f"3.{minor}" for minor in sorted(found, reverse=True)]
+def _distant(probe: TorchProbe) -> bool:
+    return local_folder(probe.source.partition(":")[2]) is None

@@ -10,6 +10,7 @@ import msgspec
 
 from firstlight.environments.conda import CondaPackage
 from firstlight.environments.distributions import InstalledPackage
+from firstlight.environments.examined import Examined
 from firstlight.environments.wheels import WheelSet
 from firstlight.files import write_atomic
 
@@ -44,9 +45,10 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, kw_only=True):
     def key(self) -> str:
         """What makes two wishes the same: the SHA-256 of all that decides about the result.
 
-        Mirrors do not: of channels and indexes only the last part of the URL counts (`conda-forge`, `cu129`, `simple`),
-        in any order; folders of find-links, expected sizes and which of this machine's Pythons of that minor version a
-        virtual environment is made of do not count.
+        Mirrors do not: of channels and indexes only the last part of the URL counts (`conda-forge`, `simple`), in any
+        order, of an owned distribution its exact version, of a wheel its file name and hash; folders of find-links,
+        expected sizes and which of this machine's Pythons of that minor version a virtual environment is made of do not
+        count.
         """
         wish = msgspec.to_builtins(self)
         for name in ("expected_download", "expected_disk", "python_path"):
@@ -54,7 +56,8 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, kw_only=True):
         wish["channels"] = sorted({_last_part(channel) for channel in self.channels})
         wheels = wish["wheels"]
         del wheels["find_links"]
-        wheels["indexes"] = sorted({_last_part(index) for index in self.wheels.indexes})
+        wheels["owned"] = sorted((item.name, item.version, item.asked) for item in self.wheels.owned)
+        wheels["direct"] = sorted((item.file, item.sha256 or "") for item in self.wheels.direct)
         wheels["default_index"] = _last_part(self.wheels.default_index or "simple")
         return hashlib.sha256(msgspec.json.encode(wish, order="sorted")).hexdigest()
 
@@ -79,6 +82,8 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[str, ...] = ()
     registered: Path | None = None
     """The list of conda environments that it was added to."""
+    examination: Examined | None = None
+    """What was seen when it was examined; None: it was not, or its build was cut off before."""
     schema: str = SCHEMA
 
     @property

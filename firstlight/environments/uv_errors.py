@@ -15,6 +15,8 @@ _BEGIN = re.compile(r"^\s*(error:|×|\u2570|Caused by:|cause:)")
 _MARK = re.compile(r"^\s*(?:error:|×|cause:|Caused by:|\d+:|[\u2502\u251c\u2570\u2500\u25b6\s]+)\s*")
 _URL = re.compile(r"(?:https?|file)://[^\s)`]+")
 _HASH = re.compile(r"Hash mismatch for `([^`]+)`.*?Expected:\s*(\S+).*?Computed:\s*(\S+)", re.DOTALL)
+_FILE = re.compile(r"Failed to (?:download|read|fetch)(?: and build)? `([^`]+)`")
+_NO_WHEELS = re.compile(r"(\S+) has no (?:usable )?wheels")
 _DAMAGED = re.compile(
     r"Bad CRC|Failed to extract|invalid package format|Failed to read from zip|corrupt|unpack", re.IGNORECASE
 )
@@ -49,6 +51,12 @@ def failed_address(messages: Sequence[str]) -> str | None:
     return match[0].rstrip("/.,") if match else None
 
 
+def failed_wheel(messages: Sequence[str]) -> str | None:
+    """Return the requirement or the address whose file came damaged, in part, or with another hash than promised."""
+    found = _HASH.search("\n".join(messages)) or _FILE.search(" ".join(causes(messages)))
+    return found[1] if found else None
+
+
 def is_network_failure(messages: Sequence[str]) -> bool:
     """Tell whether uv failed because a source did not deliver."""
     text = " ".join(causes(messages))
@@ -77,16 +85,14 @@ def explain(
     evidence = redact("\n".join(messages[-30:]))
     mismatch = _HASH.search("\n".join(messages))
     if mismatch:
-        error: FirstlightError = VerificationFailed(
-            f"the wheel of {mismatch[1]} is not the one that was promised",
-            why=f"expected {mismatch[2]}, got {mismatch[3]}; nothing of it was installed",
-            fix="the source is damaged or stale; name another one: --index https://pypi.org/simple",
-        )
+        error: FirstlightError = _other_file(mismatch)
     elif says_full(text):
         fuller = min((prefix, cache), key=free_bytes)
         error = no_room(fuller, what, needed)
     elif _TIMEOUT.search(text):
         error = _network(messages, what, sources)
+    elif "No solution found" in text and _NO_WHEELS.search(text):
+        error = _only_source(found, sources)
     elif "No solution found" in text and not _DAMAGED.search(text):
         reason = " ".join(found[1:]) or found[0]
         error = FirstlightError(
@@ -110,6 +116,31 @@ def explain(
         )
     error.evidence = evidence if evidence.strip() != error.why else None
     return error
+
+
+def _other_file(mismatch: re.Match[str]) -> VerificationFailed:
+    name, _, address = " ".join(mismatch[1].split()).partition(" @ ")
+    fix = "the source is damaged or stale; name another one: --index https://pypi.org/simple"
+    if address:
+        fix = "fetch that file on a network that delivers it whole, and name its folder: --find-links DIR"
+    came = f" from {redact(address.partition('#')[0])}" if address else ""
+    return VerificationFailed(
+        f"the wheel of {name} is not the one that was promised",
+        why=f"expected {mismatch[2]}, got {mismatch[3]}{came}; nothing of it was installed",
+        fix=fix,
+    )
+
+
+def _only_source(found: Sequence[str], sources: Sequence[str]) -> FirstlightError:
+    """Return the error for what has no wheel for this machine; it is never compiled here."""
+    reason = " ".join(found[1:]) or found[0]
+    match = _NO_WHEELS.search(reason)
+    name = (match[1] if match else "a package").partition("=")[0].partition("<")[0].partition(">")[0]
+    return FirstlightError(
+        f"{name} has no wheel for this machine, and nothing is compiled here",
+        why=f"{_shortened(reason)} (asked: {', '.join(sources)})",
+        fix=f"make one elsewhere: python -m pip wheel --no-deps {name}; then name its folder: --find-links DIR",
+    )
 
 
 def _network(messages: Sequence[str], what: str, sources: Sequence[str]) -> NetworkFailed:

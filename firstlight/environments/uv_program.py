@@ -197,7 +197,7 @@ def _bytes(number: str, unit: str) -> int:
     return int(float(number) * _FACTOR[unit])
 
 
-def _configuration() -> dict[str, str]:
+def uv_configuration() -> dict[str, str]:
     """Return the variables that make uv read the user's or the machine's uv.toml, and no project's.
 
     Otherwise a pyproject.toml above the folder that we were called in, or above our home, would have a say.
@@ -263,7 +263,7 @@ def run_uv(
         **dict.fromkeys(("PYTHONPATH", "PYTHONHOME", "UV_WORKING_DIR", "UV_NO_CACHE", "COLUMNS", "FORCE_COLOR")),
         "NO_COLOR": "1",
         "TERM": "xterm",
-        **_configuration(),
+        **uv_configuration(),
         "UV_CACHE_DIR": str(cache),
         **environment,
     }

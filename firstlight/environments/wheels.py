@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import msgspec
-
 from firstlight.environments.distributions import (
     InstalledPackage,
     add_metadata_shim,
@@ -19,101 +17,38 @@ from firstlight.environments.distributions import (
     python_minor,
 )
 from firstlight.environments.origins import Sources, with_origins
-from firstlight.environments.pipconfig import PipSettings, as_url, redact, uv_arguments, without_credentials
-from firstlight.environments.uv_errors import explain, failed_address, is_network_failure
+from firstlight.environments.owning import DirectWheel, Owned, companion_lines
+from firstlight.environments.pipconfig import PipSettings, without_credentials
+from firstlight.environments.platforms import arch_of, libc_of
+from firstlight.environments.uv_errors import explain, failed_address, failed_wheel, is_network_failure
 from firstlight.environments.uv_program import UvResult, find_uv, run_uv
+from firstlight.environments.wheelset import (
+    WheelSet,
+    install_words,
+    needs_no_index,
+    sources_of,
+    wish_files,
+    without_place,
+)
 from firstlight.errors import FirstlightError
 from firstlight.events import Step
 from firstlight.files import write_atomic
+from firstlight.machine.space import says_full
 
-__all__ = ["InstalledPackage", "WheelSet", "add_metadata_shim", "find_uv", "freeze", "install_wheels", "repair_wheels"]
+__all__ = [
+    "DirectWheel",
+    "InstalledPackage",
+    "Owned",
+    "WheelSet",
+    "add_metadata_shim",
+    "find_uv",
+    "freeze",
+    "install_wheels",
+    "repair_wheels",
+]
 
-_PYPI = "https://pypi.org/simple"
 _CHANGED = re.compile(r"^ [+~] ([^=@\s]+)(?:==(\S+)|@(\S+))?(?: \(from (.+)\))?$")
 _UNPACKED = 3  # wheels grow about this much when they are unpacked (measured on the sets of torch and its kin)
-_PATIENCE = {"UV_HTTP_TIMEOUT": "20", "UV_HTTP_RETRIES": "2"}
-
-
-class WheelSet(msgspec.Struct, frozen=True, kw_only=True):
-    """The pip layer of an environment: what is asked for and where it may come from."""
-
-    requirements: tuple[str, ...]
-    """Lines of a requirements file; they may end in `--hash=sha256:…`."""
-    constraints: tuple[str, ...] = ()
-    excludes: tuple[str, ...] = ()
-    overrides: tuple[str, ...] = ()
-    indexes: tuple[str, ...] = ()
-    """Indexes of the build, beside the user's."""
-    default_index: str | None = None
-    """Replaces the user's index."""
-    find_links: tuple[str, ...] = ()
-    python_version: str | None = None
-    """The minor version that it is for."""
-
-
-def _sources(wheels: WheelSet, settings: PipSettings, silent: Sequence[str]) -> Sources:
-    """Lay the wishes of a wheel set over the user's configuration; indexes in `silent` are left out."""
-    own = dict(os.environ)
-    extra = [*map(as_url, wheels.indexes)]
-    if extra or wheels.default_index:
-        own_extra = (own.pop("UV_INDEX", "") or own.pop("UV_EXTRA_INDEX_URL", "")).split()
-        extra += own_extra or map(as_url, settings.extra_index_urls)
-        settings = msgspec.structs.replace(settings, no_index=False)
-    else:
-        extra += map(as_url, settings.extra_index_urls)
-    if wheels.default_index:
-        own.pop("UV_DEFAULT_INDEX", None)
-        own.pop("UV_INDEX_URL", None)
-    settings = msgspec.structs.replace(
-        settings,
-        index_url=wheels.default_index or settings.index_url,
-        extra_index_urls=tuple(url for url in dict.fromkeys(extra) if redact(url) not in silent),
-        find_links=tuple(at for at in (*wheels.find_links, *settings.find_links) if redact(at) not in silent),
-    )
-    arguments, variables = uv_arguments(settings, own)
-    if "UV_FIND_LINKS" in own and wheels.find_links:
-        arguments += [word for folder in wheels.find_links for word in ("--find-links", folder)]
-    variables = {**{key: value for key, value in _PATIENCE.items() if key not in own}, **variables}
-    default = variables.get("UV_DEFAULT_INDEX") or own.get("UV_DEFAULT_INDEX") or own.get("UV_INDEX_URL") or _PYPI
-    indexes = [default, *(variables.get("UV_INDEX") or own.get("UV_INDEX") or "").split()]
-    names = [] if "--no-index" in arguments else indexes
-    return Sources(arguments, variables, [redact(name) for name in (*names, *settings.find_links)])
-
-
-def wish_files(wheels: WheelSet, prefix: Path) -> dict[str, tuple[Path, str]]:
-    """Return option → file and content: what is asked for, as it stands in the folder `wish` of the environment."""
-    wishes = {
-        "--requirements": wheels.requirements,
-        "--constraints": wheels.constraints,
-        "--excludes": wheels.excludes,
-        "--overrides": wheels.overrides,
-    }
-    return {
-        option: (prefix / "wish" / f"{option.strip('-')}.txt", "".join(f"{line}\n" for line in lines))
-        for option, lines in wishes.items()
-        if lines
-    }
-
-
-def install_words(python: Path, wheels: WheelSet) -> list[str]:
-    """Return the words of uv that install a wheel set from its wish files, without the sources."""
-    words = ["pip", "install", "--python", str(python), "--break-system-packages"]
-    for option, (file, _content) in wish_files(wheels, prefix_of(python)).items():
-        words += [option, str(file)]
-    return words
-
-
-def source_words(wheels: WheelSet, settings: PipSettings) -> list[str]:
-    """Return the words of uv that name the sources of a wheel set, for people: credentials are left out.
-
-    For our own runs indexes travel as variables instead, because arguments are visible to everyone.
-    """
-    sources = _sources(wheels, settings, ())
-    words = [redact(word) for word in sources.arguments]
-    for variable, option in (("UV_DEFAULT_INDEX", "--default-index"), ("UV_INDEX", "--index")):
-        words += [word for url in sources.variables.get(variable, "").split() for word in (option, redact(url))]
-    secret = sources.variables.get("UV_FIND_LINKS", "")
-    return words + [word for url in secret.split(",") if url for word in ("--find-links", redact(url))]
 
 
 def install_wheels(
@@ -156,16 +91,13 @@ def install_wheels(
             fix="build it again: firstlight setup.repair",
         )
     cache.mkdir(parents=True, exist_ok=True)
-    linking = {} if "UV_LINK_MODE" in os.environ else _link_mode(prefix_of(python), cache, step)
-    for file, content in wish_files(wheels, prefix_of(python)).values():
-        write_atomic(file, content)
-    words = [*install_words(python, wheels), *(word for name in reinstall for word in ("--reinstall-package", name))]
-    result, sources = _install(words, wheels, settings, linking, cache, step, log, hold, expected_bytes)
+    work = _Work(python, settings, cache, step, log, hold, expected_bytes, tuple(reinstall))
+    result, sources = work.install(wheels)
     if result.returncode != 0:
         raise explain(
             result.messages,
-            what=", ".join(_name(line) for line in wheels.requirements[:3]),
-            sources=sources.names,
+            what=", ".join(wheels.wishes[:3]),
+            sources=[*sources.owners, *sources.names],
             prefix=prefix_of(python),
             cache=cache,
             needed=expected_bytes * _UNPACKED if expected_bytes else None,
@@ -173,39 +105,97 @@ def install_wheels(
     return with_origins(_changed(result.messages), python, sources, cache, hold)
 
 
-def _install(
-    words: list[str],
-    wheels: WheelSet,
-    settings: PipSettings,
-    linking: dict[str, str],
-    cache: Path,
-    step: Step,
-    log: Path,
-    hold: tuple[int, ...],
-    expected: int | None,
-) -> tuple[UvResult, Sources]:
-    silent: list[str] = []
-    while True:
-        sources = _sources(wheels, settings, silent)
-        result = run_uv(
-            [*words, *sources.arguments],
-            environment={**sources.variables, **linking},
-            cache=cache,
-            step=step,
-            log=log,
-            hold=hold,
-            expected=expected,
-            doing=f"asking {', '.join(_hosts(sources.names))}",
+class _Work:
+    """One installation: uv is run until it is done, or until no place is left that could stand in for a failed one."""
+
+    def __init__(
+        self,
+        python: Path,
+        settings: PipSettings,
+        cache: Path,
+        step: Step,
+        log: Path,
+        hold: tuple[int, ...],
+        expected: int | None,
+        reinstall: tuple[str, ...],
+    ) -> None:
+        self.python, self.settings, self.cache, self.log, self.hold = python, settings, cache, log, hold
+        self.step, self.expected = step, expected
+        self.reinstall = [word for name in reinstall for word in ("--reinstall-package", name)]
+        self.linking = {} if "UV_LINK_MODE" in os.environ else _link_mode(prefix_of(python), cache, step)
+        self.silent: list[str] = []
+
+    def install(self, wheels: WheelSet) -> tuple[UvResult, Sources]:
+        """Run uv and return how it ended, with the sources of the last run."""
+        further = False
+        while True:
+            held = self._write(wheels, further=further)
+            sources = sources_of(wheels, self.settings, self.silent)
+            result = self._run(wheels, sources)
+            if result.returncode == 0:
+                return result, sources
+            other = self._other_place(wheels, result)
+            if other is not None:
+                wheels = other
+            elif not further and any(line in " ".join(result.messages) for line in held):
+                further = True  # something does ask for a companion that its owner's listing lacks
+            elif not self._leave_out(sources, result):
+                return result, sources
+
+    def _write(self, wheels: WheelSet, *, further: bool) -> list[str]:
+        """Write the wish files; returns the companions that are held to a version because no file of them is known."""
+        held: list[str] = []
+        for wish in wish_files(wheels, prefix_of(self.python), without_index=needs_no_index(wheels, self.settings)):
+            content = wish.content
+            if content is None:
+                lines = companion_lines(
+                    wheels.companions,
+                    self.settings,
+                    python=python_minor(self.python),
+                    arch=arch_of(wheels.platform),
+                    libc=libc_of(wheels.platform),
+                    further=further,
+                )
+                held = [line for line in lines.values() if " @ " not in line]
+                content = "".join(f"{line}\n" for line in lines.values())
+            write_atomic(wish.file, content)
+        return held
+
+    def _run(self, wheels: WheelSet, sources: Sources) -> UvResult:
+        return run_uv(
+            [*install_words(self.python, wheels), *self.reinstall, *sources.arguments],
+            environment={**sources.variables, **self.linking},
+            cache=self.cache,
+            step=self.step,
+            log=self.log,
+            hold=self.hold,
+            expected=self.expected,
+            doing=f"asking {', '.join(_hosts([*sources.owners, *sources.names]))}",
         )
-        if result.returncode == 0 or not is_network_failure(result.messages):
-            return result, sources
+
+    def _other_place(self, wheels: WheelSet, result: UvResult) -> WheelSet | None:
+        """Return the set with another place for what could not be fetched, or came wrong; not where a disk is full."""
+        if says_full(" ".join(result.messages)):
+            return None
+        failed = failed_address(result.messages) if is_network_failure(result.messages) else None
+        other = without_place(wheels, failed or failed_wheel(result.messages) or "")
+        if other is None:
+            return None
+        changed, gone, instead = other
+        self.step.warn(f"{gone} does not deliver: {instead} stands in for it")
+        return changed
+
+    def _leave_out(self, sources: Sources, result: UvResult) -> bool:
+        """Leave an extra index of the user out that does not answer, as pip does; the default index must answer."""
+        if not is_network_failure(result.messages):
+            return False
         address = without_credentials(failed_address(result.messages) or "")
-        extras = [name for name in sources.names[1:] if _under(address, name)]
-        needed = {redact(as_url(url)) for url in wheels.indexes} | set(silent)
-        if not extras or extras[0] in needed:
-            return result, sources
-        step.warn(f"{extras[0]} does not answer: it is left out")
-        silent.append(extras[0])
+        extra = next((name for name in sources.names[1:] if _under(address, name)), None)
+        if extra is None or extra in self.silent or any(_under(address, owner) for owner in sources.owners):
+            return False
+        self.step.warn(f"{extra} does not answer: it is left out")
+        self.silent.append(extra)
+        return True
 
 
 def _hosts(names: Sequence[str]) -> list[str]:
@@ -224,17 +214,15 @@ def _link_mode(prefix: Path, cache: Path, step: Step) -> dict[str, str]:
     return {"UV_LINK_MODE": "copy"}
 
 
-def _name(requirement: str) -> str:
-    return re.split(r"\s--hash|\s;|\s#", requirement, maxsplit=1)[0].strip()
-
-
 def _changed(messages: Sequence[str]) -> list[InstalledPackage]:
     """Return what uv's lines ` + name==version` say."""
     found = []
     for line in messages:
         match = _CHANGED.match(line)
         if match and match[2]:
-            found.append(InstalledPackage(name=match[1], version=match[2], source=match[4]))
+            source, _, fragment = (match[4] or "").partition("#")
+            sha256 = fragment.removeprefix("sha256=") if fragment.startswith("sha256=") else None
+            found.append(InstalledPackage(name=match[1], version=match[2], source=source or None, sha256=sha256))
     return found
 
 

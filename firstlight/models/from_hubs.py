@@ -83,6 +83,10 @@ class HubFetch:
     def run(self) -> FetchedModel:
         """Return the model from the first hub that delivers it; see `fetch_model`."""
         sources: dict[str, HubSource] = {"huggingface": "huggingface", "modelscope": "modelscope"}
+        wished = ((hub, hub.wish()) for hub in self.hubs.hub if self.reference.source == "auto")
+        for hub, wish in wished:
+            if wish is not None:
+                self.step.note(f"{hub.name} is asked first: {wish} is set")
         for probe in probe_hubs(self.hubs, source=sources.get(self.reference.source)):
             if probe.problem is not None:
                 self.failures.append((probe.endpoint, HubFailure("network", probe.problem)))

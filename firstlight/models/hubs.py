@@ -17,6 +17,8 @@ from firstlight.resources import data_folder
 
 HubSource = Literal["huggingface", "modelscope"]
 
+_TRUE = {"1", "true", "yes", "on"}
+
 
 class _Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A value of envs/hubs.toml."""
@@ -59,6 +61,14 @@ class Hub(_Data, frozen=True, kw_only=True):
     """A path that answers JSON."""
     aliases: list[str] = []
     """Other host names of its web pages."""
+    wished_by: list[str] = []
+    """Environment variables of programs that fetch models themselves: a true one asks for this hub before others."""
+
+    def wish(self, environment: Mapping[str, str] | None = None) -> str | None:
+        """Return the variable that asks for this hub, as it is set: `VLLM_USE_MODELSCOPE=1`; None where none does."""
+        variables = os.environ if environment is None else environment
+        values = ((name, variables.get(name, "").strip()) for name in self.wished_by)
+        return next((f"{name}={value}" for name, value in values if value.lower() in _TRUE), None)
 
 
 class Hints(_Data, frozen=True, kw_only=True):
@@ -110,14 +120,17 @@ def load_hubs() -> Hubs:
 
 
 def endpoints(hubs: Hubs, environment: Mapping[str, str] | None = None) -> list[HubEndpoint]:
-    """Return the hubs in their order of preference, at the addresses that the environment variables name."""
+    """Return the hubs in their order of preference, at the addresses that the environment variables name.
+
+    One that an inherited variable of another program asks for goes before the others.
+    """
     return [probe.endpoint for probe in _candidates(hubs, environment)]
 
 
 def _candidates(hubs: Hubs, environment: Mapping[str, str] | None) -> list[Probe]:
     variables = os.environ if environment is None else environment
     found: list[Probe] = []
-    for hub in hubs.hub:
+    for hub in sorted(hubs.hub, key=lambda hub: hub.wish(environment) is None):
         chosen = (variables.get(hub.override, "") if hub.override else "").strip().rstrip("/")
         if chosen and "://" not in chosen:
             chosen = f"https://{chosen}"

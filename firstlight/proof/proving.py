@@ -11,14 +11,15 @@ import msgspec
 
 from firstlight.catalogue.types import Build
 from firstlight.engines.base import Engine, Serving, ServingRequest
-from firstlight.errors import VerificationFailed
+from firstlight.errors import FirstlightError, VerificationFailed
 from firstlight.events import Reporter, step
 from firstlight.home import Home
 from firstlight.planning.plan import Launch
 from firstlight.proof.first_token import Proof, measure
+from firstlight.serving.causes import read_log
 from firstlight.serving.records import Detached, Details
 from firstlight.serving.running import detach, stop_running, wait_detached
-from firstlight.serving.server import RunningServer, ServerSpec
+from firstlight.serving.server import RunningServer, ServerSpec, with_cause
 
 PROMPT = "What is the capital of France?"
 SHORT_ANSWER = 12
@@ -140,12 +141,16 @@ def _measured(
 ) -> Proven:
     device = "cpu" if trial.launch.device == "cpu" else f"cuda:{(trial.launch.visible_devices or '0').split(',')[0]}"
     with step(reporter, "first token", f"ask {trial.name}: {PROMPT}"):
-        proof = measure(
-            spec.base_url,
-            spec.model_id,
-            prompt=PROMPT,
-            max_tokens=LONG_ANSWER if trial.speaks else SHORT_ANSWER,
-            device=device,
-            expect_words=trial.speaks,
-        )
+        try:
+            proof = measure(
+                spec.base_url,
+                spec.model_id,
+                prompt=PROMPT,
+                max_tokens=LONG_ANSWER if trial.speaks else SHORT_ANSWER,
+                device=device,
+                expect_words=trial.speaks,
+            )
+        except FirstlightError as error:
+            log = Path(record.log) if record is not None else spec.log
+            raise with_cause(error, server.log_text() if server is not None else read_log(log), spec, log) from error
     return Proven(proof=proof, endpoint=f"{spec.base_url}/v1", model_id=spec.model_id, server=server, detached=record)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from firstlight.environments.examined import Examined
 from firstlight.events import Event, Reporter, StepFinished
 from firstlight.files import write_atomic
 from firstlight.home import Home
@@ -74,6 +75,8 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     plan: Plan
     steps: list[StepRecord]
     environment: EnvironmentRecord | None = None
+    examination: Examined | None = None
+    """What was seen of the environment before the proof; of one that was there already, when it was built."""
     model: ModelRecord | None = None
     fetched: list[FetchedFile] = []
     outside: list[str] = []

@@ -41,6 +41,26 @@ class PortHolder(msgspec.Struct, frozen=True, kw_only=True):
         return f"process {self.pid}{who}: {self.command}"
 
 
+class Listener(msgspec.Struct, frozen=True, kw_only=True):
+    """A listening TCP socket as the kernel's table tells it; `inode` is what processes hold it by."""
+
+    port: int
+    address: str
+    uid: int
+    inode: str
+
+
+def parse_listeners(table: str) -> list[Listener]:
+    """Return the listening sockets of a /proc/net/tcp or /proc/net/tcp6; lines that make no sense are passed over."""
+    found = []
+    for row in (line.split() for line in table.splitlines()[1:]):
+        with contextlib.suppress(ValueError, IndexError, struct.error):
+            if row[3] == LISTEN:
+                address = _address(row[1].rpartition(":")[0])
+                found.append(Listener(port=_port(row), address=address, uid=int(row[7]), inode=row[9]))
+    return found
+
+
 def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 

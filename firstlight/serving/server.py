@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from firstlight.errors import FirstlightError
+from firstlight.errors import FirstlightError, VerificationFailed
 from firstlight.events import Step
 from firstlight.home import Home
 from firstlight.process import Child, Command, stop_group
@@ -134,13 +134,26 @@ def _failure(
     evidence = f"{found.excerpt}\n{where} (line {found.number})" if found else where
     line = textwrap.shorten(found.line, LINE_LENGTH, placeholder=" …") if found else ""
     if found and found.cause:
-        return kind(what, why=f"{found.cause.cause} ({line})", fix=found.cause.fix, evidence=evidence)
+        known = found.cause
+        return kind(what, why=f"{known.cause} ({line})", fix=known.fix, evidence=evidence, cause=known.id)
     if killed:
         why = "nobody here killed it: the kernel does so when memory runs out"
         return kind(what, why=why, fix="look: dmesg | grep -i 'killed process'", evidence=evidence)
     last = server.last_line()
     why = line if found else f"last line of its log: {last}" if last else "its log is empty"
     return kind(what, why=why, fix=fix, evidence=evidence)
+
+
+def with_cause(error: FirstlightError, text: str, spec: ServerSpec, log: Path) -> VerificationFailed:
+    """Return the error of a server that runs and answers badly, with the cause where its log shows a known one."""
+    found = find_cause(text, load_causes(spec.engine))
+    if found is None or found.cause is None:
+        return VerificationFailed(error.what, why=error.why, fix=error.fix, evidence=error.evidence)
+    known, line = found.cause, textwrap.shorten(found.line, LINE_LENGTH, placeholder=" …")
+    evidence = f"{found.excerpt}\nwhole log: {log} (line {found.number})"
+    return VerificationFailed(
+        error.what, why=f"{known.cause} ({line})", fix=known.fix, evidence=evidence, cause=known.id
+    )
 
 
 def _raise_dead(server: Watched, seconds: float, kind: type[FirstlightError]) -> None:

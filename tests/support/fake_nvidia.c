@@ -1,7 +1,7 @@
 /* A stand-in for libnvidia-ml.so.1 and libcuda.so.1 (compiled with -DAS_CUDA), steered by the text file that FAKE_NVIDIA
  * names. One word and its value a line:
  *   driver 535.183.01      cuda 12020            return FUNCTION CODE      hang FUNCTION      crash FUNCTION
- *   device name=…|capability=8.0|total=…|free=…|mig=0|virtualization=0|fabric=0|uuid=…|instances=SIZE,SIZE
+ *   device name=…|capability=8.0|total=…|free=…|mig=0|virtualization=0|fabric=0|uuid=…|instances=SIZE,SIZE|processes=PID:BYTES,…
  * A key that a device lacks is "not supported". CUDA_VISIBLE_DEVICES="" hides all devices from the libcuda part, as CUDA does.
  */
 #include <signal.h>
@@ -194,6 +194,25 @@ int nvmlDeviceGetVirtualizationMode(const char *device, unsigned *out) {
     int code = number_field(device, "virtualization", &mode);
     if (!code) *out = (unsigned)mode;
     return code;
+}
+
+#define INSUFFICIENT_SIZE 7
+struct process { unsigned pid; unsigned long long used; unsigned gpu_instance; unsigned compute_instance; };
+
+int nvmlDeviceGetComputeRunningProcesses_v3(const char *device, unsigned *count, struct process *out) {
+    OBEY("nvmlDeviceGetComputeRunningProcesses");
+    char text[512], *save = NULL;
+    if (text_field(device, "processes", text, sizeof text)) { *count = 0; return 0; }
+    unsigned found = 0;
+    for (char *word = strtok_r(text, ",", &save); word; word = strtok_r(NULL, ",", &save)) {
+        struct process one = {0, 0, ~0u, ~0u};
+        sscanf(word, "%u:%llu", &one.pid, &one.used);
+        if (out && found < *count) out[found] = one;
+        found++;
+    }
+    int short_of = found > *count;
+    *count = found;
+    return short_of ? INSUFFICIENT_SIZE : 0;
 }
 
 struct fabric { unsigned char cluster[16]; unsigned status; unsigned clique; unsigned char state; };

@@ -60,7 +60,9 @@ class LoopbackIndex:
 
     `faults` maps the end of a path to what happens to a GET of it: `404`, `500` …, `hang` (never answers), `stall`
     (half the body, then nothing), `cut` (half the body, then the connection closes), `corrupt` (one byte differs),
-    `slow`. The last four leave requests for a range alone: small reads pass where long transfers break.
+    `slow`. The last four leave requests for a range alone, as small reads pass where long transfers break;
+    `always-slow` does not. `head-405` … answers HEAD alone so. With `password` (`user:password`) every
+    request has to carry it.
     """
 
     def __init__(self) -> None:
@@ -70,6 +72,7 @@ class LoopbackIndex:
         self.faults: dict[str, str] = {}
         self.hashes: dict[str, str] = {}
         self.with_hashes = True
+        self.password: str | None = None
         self.requests: list[str] = []
         self.closing = threading.Event()
         self.url = ""
@@ -129,6 +132,12 @@ class _Handler(BaseHTTPRequestHandler):
         path = urllib.parse.unquote(self.path.partition("?")[0])
         index.requests.append(f"{self.command} {path} {self.headers.get('Range', '')}".strip())
         fault = index.fault(path)
+        if fault is not None and fault.startswith("head-"):
+            fault = None if with_body else fault[5:]
+        expected = base64.b64encode((index.password or "").encode()).decode()
+        if index.password is not None and self.headers.get("Authorization") != f"Basic {expected}":
+            self._send(401, b"who are you\n", with_body)
+            return
         if fault == "hang":
             index.closing.wait(120)
             self.close_connection = True
@@ -142,7 +151,9 @@ class _Handler(BaseHTTPRequestHandler):
             middle = len(body) // 2
             self._send(200, body[:middle] + bytes([body[middle] ^ 0xFF]) + body[middle + 1 :], with_body)
         else:
-            self._send(200, body, with_body, None if self.headers.get("Range") else fault)
+            always = fault is not None and fault.startswith("always-")
+            fault = fault[7:] if always and fault is not None else None if self.headers.get("Range") else fault
+            self._send(200, body, with_body, fault)
 
     def _send(self, status: int, body: bytes, with_body: bool, fault: str | None = None) -> None:
         begin, end = 0, len(body)
