@@ -84,12 +84,17 @@ def test_setup_makes_a_true_conda_environment_and_proves_it(installed: Ended, pl
         "plan",
         "environment",
         "model",
+        "examine",
         "start",
         "first token",
         "switch",
     ]
     assert any(item["name"] == "torch" and "+cpu" in item["version"] for item in receipt["fetched"])
     assert json.loads(Path(receipt["path"]).read_text())["proof"] == proof
+    seen = {check["id"]: check for check in receipt["examination"]["checks"]}
+    assert {check["status"] for check in seen.values()} == {"ok", "skip"}, seen
+    assert seen["torch"]["summary"].endswith("made for the CPU")
+    assert {seen[name]["status"] for name in ("distributions", "torch", "command", "tokenizer", "modules")} == {"ok"}
     listed = [Path(line) for line in Path(receipt["outside"][0]).read_text().splitlines()]
     assert prefix in listed
 
@@ -98,7 +103,8 @@ def test_a_second_setup_builds_nothing(installed: Ended, place: Path, channel: s
     again = firstlight("setup.transformers", "--channel", channel, "--json", home=place)
     assert again.code == 0, again.err
     outcomes = {step["id"]: step["outcome"] for step in again.document["steps"]}
-    assert (outcomes["environment"], outcomes["switch"]) == ("reused", "reused")
+    assert {outcomes[name] for name in ("environment", "examine", "switch")} == {"reused"}
+    assert again.document["examination"] == installed.document["examination"]
     assert again.document["environment"]["generation"] == installed.document["environment"]["generation"]
 
 
@@ -125,7 +131,8 @@ def test_a_failed_proof_switches_nothing(installed: Ended, place: Path, tmp_path
     ended = firstlight("setup.transformers", "--adopt", str(empty), "--json", home=place)
     assert ended.code == 5, ended.err
     assert ended.document["error"]["kind"] == "VerificationFailed"
-    assert "transformers" in ended.err
+    assert "did not pass its examination: command, tokenizer" in ended.err
+    assert "No module named 'transformers'" in ended.err
     assert current(place) == installed.document["environment"]["generation"]
     assert sorted(path.name for path in empty.rglob("*")) == before
 

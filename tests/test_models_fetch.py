@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from support.hub_client import Remembered, hub, hubs, uv_tool
 from support.loopback_hub import COMMIT, Faults, loopback_hub
@@ -27,6 +28,7 @@ from firstlight.models.synthetic import write_synthetic_model
 BIG = 24 << 20  # more than one block of each client library, so that a part stays behind when it is broken off
 PART = 13 << 20
 SOURCES = ["huggingface", "modelscope"]
+WISHES = ["VLLM_USE_MODELSCOPE", "LMDEPLOY_USE_MODELSCOPE"]
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +50,7 @@ def big():
 
 @pytest.fixture(autouse=True)
 def no_tokens(monkeypatch, tmp_path):
-    for name in ("HF_TOKEN", "HF_ENDPOINT", "MODELSCOPE_ENDPOINT", "MODELSCOPE_API_TOKEN", "HF_HUB_OFFLINE"):
+    for name in ("HF_TOKEN", "HF_ENDPOINT", "MODELSCOPE_ENDPOINT", "MODELSCOPE_API_TOKEN", "HF_HUB_OFFLINE", *WISHES):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf-home"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -337,6 +339,39 @@ def test_an_endpoint_named_by_the_user_replaces_the_hub_and_is_trusted(monkeypat
     monkeypatch.setenv("HF_ENDPOINT", mirror)
     assert [endpoint.url for endpoint in endpoints(load_hubs())].count(mirror) == 1
     assert endpoints(load_hubs())[0].trusted
+
+
+@pytest.mark.parametrize("variable", WISHES)
+@pytest.mark.parametrize(
+    ("value", "heeded"), [("1", True), ("True", True), ("0", False), ("False", False), ("", False)]
+)
+def test_what_tells_engines_to_fetch_from_modelscope_is_heeded(variable, value, heeded):
+    usual = [endpoint.name for endpoint in endpoints(load_hubs(), {})]
+    assert usual[0] == "huggingface.co"
+    wished = [endpoint.name for endpoint in endpoints(load_hubs(), {variable: value})]
+    assert wished == (["modelscope.cn", *[name for name in usual if name != "modelscope.cn"]] if heeded else usual)
+
+
+@pytest.mark.parametrize(
+    ("words", "wish", "source"),
+    [
+        ("own/tiny", "1", "modelscope"),
+        ("own/tiny", "0", "huggingface"),
+        ("own/tiny", None, "huggingface"),
+        ("hf:own/tiny", "1", "huggingface"),
+    ],
+)
+def test_an_inherited_wish_for_modelscope_is_told_and_gives_way_to_a_named_hub(
+    fetching, tiny, monkeypatch, words, wish, source
+):
+    if wish is not None:
+        monkeypatch.setenv("VLLM_USE_MODELSCOPE", wish)
+    with loopback_hub({"own/tiny": tiny}) as one, loopback_hub({"own/tiny": tiny}) as two:
+        other = msgspec.structs.replace(hub("other", two.url, "modelscope"), wished_by=WISHES)
+        model = fetching(words, hubs(hub("usual", one.url), other))
+    assert model.source == source
+    told = "other is asked first: VLLM_USE_MODELSCOPE=1 is set" in fetching.said.text()
+    assert told is (source == "modelscope")
 
 
 def test_a_model_larger_than_the_disk_is_refused_before_its_first_byte(fetching, tiny):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from firstlight.errors import FirstlightError
-from firstlight.serving.causes import clean_line, find_cause, load_causes, progress_line, read_log
+from firstlight.serving.causes import clean_line, find_cause, find_causes, load_causes, progress_line, read_log
 
 LOGS = Path(__file__).parent / "data" / "logs"
 SAMPLES = sorted(LOGS.glob("*/*.log"))
@@ -20,11 +20,13 @@ GENERIC = (
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_each_sample_log_tells_its_cause(path):
-    found = find_cause(path.read_text(), load_causes(path.parent.name))
-    assert found is not None
+    lines = path.read_text().split("\n")
+    found = find_causes(list(enumerate(lines, 1)), load_causes(path.parent.name))[0]
     assert found.cause is not None
     assert found.cause.id == path.name.partition(".")[0]
-    assert found.line in path.read_text().split("\n")[found.number - 1]
+    assert found.line in lines[found.number - 1]
+    alone = find_cause(path.read_text(), load_causes(path.parent.name))
+    assert alone == (found if found.cause.fatal else None)
 
 
 @pytest.mark.parametrize("engine", sorted(folder.name for folder in LOGS.iterdir()))
@@ -49,7 +51,7 @@ def test_an_engine_without_a_file_has_no_known_causes(tmp_path):
     ("text", "sign"),
     [
         ('[[cause]]\nid = "a"\npattern = "("\ncause = "c"\nfix = "f"\nsource = "s"\n', "no regular expression"),
-        ('[[cause]]\nid = "a"\npattern = "x"\ncause = "c"\nfix = "f"\nsource = "s"\n' * 2, "twice"),
+        ('[[cause]]\nid = "a"\npattern = "x"\ncause = "c"\nfix = "f"\nsource = "s"\n' * 2, "already"),
         ('[[cause]]\nid = "a"\nwhere = "x"\n', "wrong"),
         ("[[cause]\n", "wrong"),
     ],
@@ -59,7 +61,7 @@ def test_a_damaged_file_is_told(tmp_path, text, sign):
     (tmp_path / "engine" / "causes.toml").write_text(text)
     with pytest.raises(FirstlightError) as caught:
         load_causes("engine", tmp_path)
-    assert sign in caught.value.what
+    assert sign in f"{caught.value.what} {caught.value.why}"
     assert "causes.toml" in caught.value.what
 
 

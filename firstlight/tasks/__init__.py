@@ -5,12 +5,13 @@ from __future__ import annotations
 from invoke.collection import Collection
 
 from firstlight.tasks import model, serve, setup
+from firstlight.tasks.doctor import doctor
 from firstlight.tasks.facts import machine, plan
 from firstlight.tasks.talk import ask, chat
 from firstlight.tasks.up import down, up
 
 namespace = Collection("firstlight")
-for _task in (up, down, machine, plan, chat, ask):
+for _task in (up, down, doctor, machine, plan, chat, ask):
     namespace.add_task(_task)
 namespace.add_collection(setup.collection)
 namespace.add_collection(serve.collection)

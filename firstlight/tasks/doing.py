@@ -9,8 +9,10 @@ from typing import Literal
 
 import msgspec
 
+from firstlight import engines
 from firstlight.bringup import Result, bring_up, carry_out
 from firstlight.catalogue.loading import find_build, load_catalogue
+from firstlight.catalogue.names import installable_names
 from firstlight.environments.generations import Store
 from firstlight.errors import FirstlightError, UsageError
 from firstlight.events import silent
@@ -33,13 +35,14 @@ def pick_engine(machine: Machine, asked: str | None) -> str:
     """
     if asked is not None:
         return asked
-    catalogue = load_catalogue()
-    plans = {name: choose(machine, catalogue, Request(engine=name)) for name in catalogue.engines}
+    catalogue, installable = load_catalogue(), installable_names()
+    pages = {name: page for name, page in catalogue.engines.items() if name in installable}
+    plans = {name: choose(machine, catalogue, Request(engine=name)) for name in pages}
     on_gpu = [name for name, plan in plans.items() if plan.build is not None and plan.build.cuda is not None]
-    anywhere = [name for name, page in catalogue.engines.items() if page.cpu == "always" and plans[name].build]
+    anywhere = [name for name, page in pages.items() if page.cpu == "always" and plans[name].build]
     fitting = [name for name, plan in plans.items() if plan.build is not None]
-    last = [name for name, page in catalogue.engines.items() if page.cpu == "always"]
-    return next(iter([*on_gpu, *anywhere, *fitting, *last, *catalogue.engines]))
+    last = [name for name, page in pages.items() if page.cpu == "always"]
+    return next(iter([*on_gpu, *anywhere, *fitting, *last, *pages]))
 
 
 def apply(
@@ -58,7 +61,12 @@ def apply(
     yes: bool = False,
     json: bool = False,
 ) -> int:
-    """Reach a goal and show what was reached; returns the exit code."""
+    """Reach a goal and show what was reached; returns the exit code.
+
+    Raises:
+        UsageError: there is no such engine, or it can only be planned for; and whatever the work raises.
+    """
+    engines.find(request.engine)
     goal = Goal(
         what=what,
         request=request,
@@ -162,6 +170,7 @@ def _with_current(
 
 def _request_for_current(engine: str, model: str | None, port: int | None) -> tuple[Machine, Request]:
     """Return the facts, and the request that leads the plan to the build of the engine's current environment."""
+    engines.find(engine)
     facts = this_machine(patience=PATIENCE)
     request = request_of(engine, facts, elsewhere=False, model=model)
     present = Store(home_of(facts), engine).current()

@@ -7,7 +7,7 @@ from typing import Any
 from invoke.collection import Collection
 from invoke.context import Context
 
-from firstlight.catalogue.names import engine_names
+from firstlight.catalogue.names import installable_names
 from firstlight.errors import UsageError
 from firstlight.tasks.edge import after_dashes, command, port_number
 
@@ -34,5 +34,5 @@ def _serve_task(engine: str) -> Any:
 
 
 collection = Collection("serve")
-for _engine in engine_names():
+for _engine in installable_names():
     collection.add_task(_serve_task(_engine), name=_engine)

@@ -8,7 +8,7 @@ import msgspec
 from invoke.collection import Collection
 from invoke.context import Context
 
-from firstlight.catalogue.names import engine_names
+from firstlight.catalogue.names import installable_names
 from firstlight.errors import FirstlightError, UsageError
 from firstlight.tasks.asking import PATIENCE, PLAN_HELP, SETUP_HELP, confirmed, home_of, request_of, this_machine
 from firstlight.tasks.edge import command, folder
@@ -20,7 +20,7 @@ _HELP = {
     "no-proof": "do not start the engine; with --machine, build for another machine",
     "repair": "build the same environment afresh beside the current one",
 }
-_ENGINES = ", ".join(engine_names())
+_ENGINES = ", ".join(installable_names())
 _LISTS = ["channel", "index", "find_links"]
 
 
@@ -158,7 +158,7 @@ def _known(engine: str) -> str:
 
 
 collection = Collection("setup")
-for _engine in engine_names():
+for _engine in installable_names():
     collection.add_task(_setup_task(_engine), name=_engine)
 for _task in (list_generations, prove, repair, rollback, remove):
     collection.add_task(_task)

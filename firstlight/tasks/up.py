@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from invoke.context import Context
 
-from firstlight.catalogue.names import engine_names
+from firstlight.catalogue.names import installable_names
 from firstlight.errors import UsageError
 from firstlight.tasks.asking import PATIENCE, PLAN_HELP, SETUP_HELP, home_of, request_of, this_machine
 from firstlight.tasks.edge import after_dashes, command
@@ -15,7 +15,7 @@ from firstlight.tasks.edge import after_dashes, command
 _HELP = {
     **{name: PLAN_HELP[name] for name in ("gpus", "cuda", "release", "build", "python", "model", "json")},
     **SETUP_HELP,
-    "engine": f"{' or '.join(engine_names())}; chosen by the machine when left out",
+    "engine": f"{' or '.join(installable_names())}; chosen by the machine when left out",
     "port": "port of the endpoint",
     "host": "address to listen on; 127.0.0.1 is reached from this machine alone",
     "detach": "leave it running in the background (`firstlight down` stops it)",

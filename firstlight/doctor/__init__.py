@@ -1,0 +1,1 @@
+"""What is wrong, why, and what mends it: pure functions from evidence to findings. Nothing is installed here."""

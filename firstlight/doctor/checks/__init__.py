@@ -1,0 +1,1 @@
+"""The checks: pure functions from evidence to findings, one module per group."""
