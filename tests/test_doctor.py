@@ -84,7 +84,7 @@ class TestMachines:
         assert all(finding.summary and finding.id and finding.group for finding in found.findings)
         assert not any("--network" in finding.summary for finding in found.findings)  # it would tell of another machine
         # What only the machine itself can tell is skipped, never guessed.
-        assert {"ports", "gpu-memory", "open-files"} <= of(found, "skip")
+        assert {"ports", "open-files"} <= of(found, "skip")
 
     def test_an_old_driver_an_old_card_and_a_whole_machine(self):
         by_name = {path.stem: path for path in MACHINES}

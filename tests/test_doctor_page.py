@@ -95,7 +95,7 @@ class TestPage:
             "[-] transformers:",
         ):
             assert mark in text
-        assert "1 ok, 1 warning, 1 failure, 1 broken check, 1 not looked at" in text
+        assert "1 ok, 1 warning, 1 failure, 1 broken check, 1 waiting for --network" in text
         assert "more is looked at with --network" in text
         assert "only with --network" not in text  # what was skipped is counted, not listed
         assert "13 lines more" in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import msgspec
@@ -250,3 +251,10 @@ def test_versions_compare_by_numbers() -> None:
     assert release_key("0.8.4") < release_key("0.8.5") < release_key("0.8.5.post1") < release_key("0.9.0")
     assert [capability(text) for text in ("9.0", "12.1", "9", "new", "", None)] == [(9, 0), (12, 1), *[None] * 4]
     assert [branch_only(text) for text in ("580", "580.00", "580.65.06", "525.60")] == [True, True, False, False]
+
+
+def test_where_no_mount_has_room_the_remedy_says_how_much_is_needed() -> None:
+    full = change(laptop(), disks=[Disk(mount="/", free=GB // 100, writable=True)])
+    plan = decide(full)
+    need = next(item for item in plan.refused if item.rule == "disk")
+    assert re.fullmatch(r"make room on /: \d+\.\d GB are needed", need.remedy or "")

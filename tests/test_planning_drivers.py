@@ -118,7 +118,27 @@ def test_the_fallback_fits_this_machine_itself() -> None:
     unfit = build("unfit", "2.5", "12.1", libc="2.99")
     assert decide(machine("8.0", driver="535.183.01"), *LADDER, unfit).fallback == "cu121"
     asked = decide(machine("8.0", driver="535.183.01"), *LADDER, request={"cuda": "12.9"})
-    assert (chosen(asked), asked.fallback) == ("cu129", None)
+    assert (chosen(asked), asked.fallback) == ("cu129", "cu121")
+
+
+def test_a_fallback_outside_of_what_was_asked_for_is_named_as_that() -> None:
+    for words in ({"cuda": "12.9"}, {"build": "cu129"}, {"release": "3"}):
+        plan = decide(machine("8.0", driver="535.183.01"), *LADDER, request=words)
+        assert (chosen(plan), plan.fallback) == ("cu129", "cu121")
+        told = next(line for line in plan.warnings if "minor-version compatibility" in line)
+        assert "no build among those asked for has a CUDA which this driver runs in full" in told
+        assert told.endswith("cu121, which was not asked for, has one: firstlight setup.engine --build cu121")
+        assert "only a newer driver" not in told
+
+
+def test_the_cuda_that_sets_the_driver_is_named() -> None:
+    mixed = build("mixed", cuda="12.1", torch="2.6.0", torch_cuda="12.4", native_driver="550.54.14")
+    for other, words in (
+        (mixed, "the CUDA 12.4 of its torch came with driver 550.54.14"),
+        (LADDER[2], f"its CUDA {LADDER[2].cuda} came with driver {LADDER[2].native_driver}"),
+    ):
+        plan = decide(machine("8.0", driver="535.54.03"), other)
+        assert any(words in line for line in plan.warnings), plan.warnings
 
 
 def test_of_one_release_the_build_that_the_driver_was_made_for_is_taken_within_a_cuda_generation() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from support.small_catalogue import GB, build, decide, machine
 from firstlight.catalogue.loading import load_catalogue
 from firstlight.machine.facts import Disk, load
 from firstlight.planning.plan import Plan, Refusal
+from firstlight.planning.request import Supply
 from firstlight.ui.tables import cells, wrapped
 from firstlight.ui.views import plan_lines, refusal_lines
 
@@ -97,6 +101,36 @@ def test_nothing_fits_is_short_and_names_the_way_on() -> None:
     assert "aarch64" not in text
 
 
+def test_words_that_fit_nothing_are_told_in_the_first_line_and_repeated_in_the_last() -> None:
+    facts = str(MACHINES / "a100-driver535-ubuntu2004.json")
+    told = firstlight("plan", "vllm", "--cuda", "99", "--machine", facts)
+    assert told.code == 3
+    lines = told.out.splitlines()
+    assert re.fullmatch(r"vllm: nothing fits as asked; without --cuda 99: vllm-\S+", lines[0])
+    assert lines[-1] == f"Every build and its reason: firstlight plan vllm --cuda 99 --machine {facts} --explain"
+    assert re.search(r"^  \d+ builds: requested: --cuda 99 was asked for$", told.out, re.MULTILINE)
+    assert "choose a CUDA that vllm has builds for: --cuda 1" in told.out
+    spaced = plan_lines(planned(load(MACHINES / "p100-driver535.json"), "vllm"), explain=False, machine="my facts.json")
+    assert spaced[-1].endswith("firstlight plan vllm --machine 'my facts.json' --explain")
+
+
+def test_better_builds_that_cannot_be_had_are_told_without_being_asked() -> None:
+    words = {"supply": Supply(silent={"mid": "its wheel's place does not answer"})}
+    lines = plan_lines(decide(machine("8.0", driver="535.54.03"), *BUILDS, request=words), explain=False)
+    assert lines[0].startswith("engine: old ")
+    told = "because mid would be the better build, but it cannot be had: its wheel's place does not answer"
+    assert any(told in line for line in lines)
+
+
+def test_a_cpu_build_for_another_processor_stands_before_the_missing_gpu() -> None:
+    lines = plan_lines(planned(load(MACHINES / "made/graviton-no-gpu-aarch64.json"), "vllm"), explain=False)
+    first = next(
+        at for at, line in enumerate(lines) if "the CPU build is for x86_64 only; this machine is aarch64" in line
+    )
+    assert first < next(at for at, line in enumerate(lines) if "there is no NVIDIA GPU here" in line)
+    assert "What would help:" not in lines
+
+
 def test_refusals_of_one_reason_are_one_row() -> None:
     same = [Refusal(build=f"b{n}", rule="driver", reason="too old", remedy="newer") for n in range(5)]
     lines = refusal_lines([*same, Refusal(build="c", rule="libc", reason="old")], None)
@@ -119,3 +153,16 @@ def test_the_command_explains_and_writes_one_document() -> None:
     document = firstlight("plan", "lmdeploy", "--json", "--machine", facts).document
     assert document["launch"]["backend"] == "turbomind"
     assert document["fallback"] in {item["build"] for item in document["refused"] if item["fits"]}
+
+
+@pytest.mark.parametrize(("variable", "kept"), [("", True), ("1", False)])
+def test_what_a_command_imports_is_compiled_once_unless_python_was_told_otherwise(
+    tmp_path: Path, variable: str, kept: bool
+) -> None:
+    variables = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path), "PYTHONDONTWRITEBYTECODE": variable}
+    words = ["plan", "ollama", "--json", "--machine", str(MACHINES / "a100-driver535-ubuntu2004.json")]
+    ended = subprocess.run(
+        [sys.executable, "-m", "firstlight.cli", *words], env=variables, check=True, capture_output=True, timeout=60
+    )
+    assert ended.stderr == b""
+    assert bool(list(tmp_path.rglob("choose.*.pyc"))) is kept

@@ -133,7 +133,8 @@ def test_builds_whose_bytes_cannot_be_had_are_refused_last() -> None:
     ]
     none = ask(cuda="12.9", supply=Supply(silent=silent))
     assert chosen(none) is None
-    assert nothing_fits(none).fix == "check the network, or name a source: --find-links DIR"
+    fixes = (nothing_fits(none).fix or "").splitlines()
+    assert fixes == ["check the network, or name a source: --find-links DIR", "leave --cuda 12.9 out: cu121 fits then"]
 
 
 def test_builds_that_fit_too_are_told_with_why_the_other_is_better() -> None:
@@ -159,7 +160,7 @@ def test_what_is_nearest_to_fitting_is_told_first_and_once() -> None:
 def test_where_there_is_no_gpu_the_remedy_is_not_to_buy_one() -> None:
     laptop = Machine(host=Host(arch="x86_64", libc="glibc", libc_version="2.36"), gpus=[])
     error = nothing_fits(decide(laptop, *BUILDS, cpu="always", request={"python": "2.7"}))
-    assert error.fix == "leave --python out"
+    assert error.fix == "leave --python 2.7 out: cpu fits then"
     never = nothing_fits(decide(laptop, *BUILDS[:4]))
     assert never.fix == "use a machine with an NVIDIA GPU"
 
@@ -194,12 +195,69 @@ def test_unknown_names_offer_a_near_one(words: dict[str, str], near: str, fix: s
     assert (caught.value.fix or "").startswith(fix)
 
 
+@pytest.mark.parametrize(
+    ("words", "without"),
+    [
+        ({"cuda": "99"}, [("--cuda 99", "cu130")]),
+        ({"build": "arm"}, [("--build arm", "cu130")]),
+        ({"python": "3.99"}, [("--python 3.99", "cu130")]),
+        ({"gpus": (0, 9)}, [("--gpus 0,9", "cu130")]),
+        ({"release": "1.0", "cuda": "12"}, [("--release 1.0", "cu129"), ("--cuda 12", "cu118")]),
+        ({"build": "arm", "python": "2.7"}, [("--build arm --python 2.7", "cu130")]),
+        ({"environment": "venv", "python": "3.9"}, [("--environment venv", "cu118"), ("--python 3.9", "cu130")]),
+    ],
+)
+def test_where_only_the_words_fit_nothing_each_word_in_the_way_is_named(
+    words: dict[str, object], without: list[tuple[str, str]]
+) -> None:
+    plan = ask(**words)
+    assert chosen(plan) is None
+    found = [(each.words, each.build) for each in plan.without]
+    assert sorted(found) == sorted(without)
+    error = nothing_fits(plan)
+    assert (error.code, error.what) == (3, "no build of engine fits this machine as asked")
+    for name, build_id in without:
+        assert f"leave {name} out: {build_id} fits then" in (error.fix or "")
+
+
+def test_where_the_machine_fits_nothing_no_word_is_blamed() -> None:
+    plan = decide(machine("8.0", driver="470.57.02"), *BUILDS[1:4], request={"cuda": "12.9"})
+    assert (chosen(plan), plan.without) == (None, [])
+    assert nothing_fits(plan).what == "no build of engine fits this machine"
+
+
+def test_a_cuda_that_no_build_was_made_with_lists_those_that_there_are() -> None:
+    assert ask(cuda="99").remedies[0] == "choose a CUDA that engine has builds for: --cuda 13.0, 12.9, 12.1, 11.8, cpu"
+    assert not any("choose a CUDA" in remedy for remedy in ask(cuda="12.1", build="cu130").remedies)
+
+
+def test_without_a_gpu_a_cpu_build_for_another_processor_is_the_nearest() -> None:
+    arm = Machine(host=Host(arch="aarch64", libc="glibc", libc_version="2.36"), gpus=[])
+    plan = decide(arm, *BUILDS, cpu="no_gpu")
+    assert refusals(plan)["cpu"] == ("cpu", "the CPU build is for x86_64 only; this machine is aarch64")
+    assert plan.remedies == []
+    why = nothing_fits(plan).why or ""
+    assert why.index("the CPU build is for x86_64 only") < why.index("there is no NVIDIA GPU here")
+    with_gpu = machine("9.0", host=Host(arch="aarch64", libc="glibc", libc_version="2.36"))
+    assert refusals(decide(with_gpu, *BUILDS, cpu="no_gpu"))["cpu"][0] == "arch"
+
+
+def test_of_many_releases_the_newest_are_listed_and_the_near_ones_apart() -> None:
+    many = [build(f"b{n}", f"1.{n}", "13.0") for n in range(40)]
+    with pytest.raises(UsageError) as caught:
+        choose(machine("8.0"), catalogue(page(*many)), Request(engine="engine", release="1.77"))
+    assert (caught.value.fix or "").startswith("--release takes one of: 1.39, 1.38, 1.37, ")
+    assert (caught.value.fix or "").endswith(", 1.28, … (40 in all)")
+    assert "1.7" in (caught.value.why or "")
+
+
 def test_of_many_names_the_near_ones_are_listed() -> None:
     many = [build(f"b{n}", f"1.{n}", "13.0") for n in range(40)]
     with pytest.raises(UsageError) as caught:
         choose(machine("8.0"), catalogue(page(*many)), Request(engine="engine", build="b777"))
     assert len((caught.value.fix or "").split(", ")) <= 13
-    assert (caught.value.fix or "").endswith(", …")
+    assert (caught.value.fix or "").endswith(", … (40 in all)")
+    assert "b37" in (caught.value.why or "")
 
 
 def test_a_release_that_another_ones_entry_covers_can_be_asked_for() -> None:

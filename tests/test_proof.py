@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 from support.loopback_openai import Behaviour, LoopbackOpenAI
 
+from firstlight.environments.remembering import remember, remembered
 from firstlight.errors import FirstlightError, UsageError, VerificationFailed
+from firstlight.home import Home
+from firstlight.planning.plan import Plan
+from firstlight.planning.request import Request, Supply
 from firstlight.proof.client import Message, OpenAIClient, is_loopback
 from firstlight.proof.first_token import measure
+from firstlight.proof.receipts import FetchedFile, Receipt, to_json, write_receipt
 from firstlight.proof.refusals import server_words
 from firstlight.proof.sse import sse_data
+from firstlight.ui.failures import show_failure
+from firstlight.ui.terminal import show, tell
 
 QUESTION = [Message(role="user", content="What is the capital of France?")]
 SENTENCE = "The capital of France is Paris."
@@ -420,3 +429,62 @@ def test_the_key_comes_along():
         )
     assert proof.text == SENTENCE
     assert "secret" not in os.fsdecode(repr(proof))
+
+
+# Receipts
+
+
+SECRET = "https://user:s3cr%21t@host/simple"
+
+
+def test_a_receipt_holds_no_credentials_of_addresses(tmp_path):
+    request = Request(
+        engine="tiny",
+        channels=("https://key@channels.example/main", "https://conda.example/t/s3cr-token/main", "conda-forge"),
+        indexes=(SECRET,),
+        find_links=("http://user:s3cr@host:8080/wheels?a=b@c", "/data/t/wheels"),
+        home=tmp_path,
+        supply=Supply(
+            index=SECRET, torch={"2.0+cpu": {f"index:{SECRET}": ["3.12"]}}, silent={"b": f"{SECRET}: silent"}
+        ),
+    )
+    plan = Plan(
+        engine="tiny", build=None, home=None, gpus=[], environment="venv", because=[f"torch comes from {SECRET}"],
+        launch=None, needs=None, refused=[], steps=[], torch_source=f"index:{SECRET}",
+    )  # fmt: skip
+    receipt = Receipt(
+        what="setup.tiny", started="2026-11-23T00:00:00Z", seconds=2.0, bytes=0, request=request, plan=plan,
+        steps=[], fetched=[FetchedFile(name="a.whl", source=SECRET)], notes=[f"from {SECRET}"],
+    )  # fmt: skip
+    written = write_receipt(Home(tmp_path), receipt)
+    for text in (Path(written.path).read_text(), to_json(written)):
+        assert "s3cr" not in text
+        assert "key@" not in text
+        assert "user" not in text
+        assert json.loads(text)["request"]["indexes"] == ["https://***@host/simple"]
+    assert written.request.channels[1:] == ("https://conda.example/t/***/main", "conda-forge")
+    assert written.request.find_links == ("http://***@host:8080/wheels?a=b@c", "/data/t/wheels")
+    assert written.request.home == tmp_path
+
+
+def test_no_document_and_no_line_shows_credentials(capsys):
+    error = FirstlightError(
+        "https://user:s3cr@host failed", why=SECRET, fix=SECRET, document={"plan": {"from": SECRET}}
+    )
+    show_failure(error, as_document=True)
+    show(f"torch comes from {SECRET}")
+    tell(f"torch comes from {SECRET}, write to me@host")
+    said = capsys.readouterr()
+    assert "s3cr" not in said.out + said.err
+    assert "torch comes from https://***@host/simple, write to me@host" in said.err
+    document = json.loads(said.out.rpartition("}")[0] + "}")
+    assert document["plan"]["from"] == "https://***@host/simple"
+
+
+@pytest.mark.parametrize(("index", "mode"), [(SECRET, 0o600), ("https://host/simple", 0o644)])
+def test_the_supply_with_credentials_is_for_its_user_alone(tmp_path, index, mode):
+    request = Request(engine="tiny", supply=Supply(index=index))
+    remember(Home(tmp_path), request)
+    written = next(tmp_path.rglob("supply.json"))
+    assert written.stat().st_mode & 0o777 == mode
+    assert remembered(Home(tmp_path), Request(engine="tiny")) == request

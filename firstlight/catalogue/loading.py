@@ -6,12 +6,11 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from firstlight.catalogue.completing import completed
-from firstlight.catalogue.locating import Lines, line_of_syntax, misfit
 from firstlight.catalogue.types import Build, Catalogue, CudaLine, EngineEntry, Mirrors, Platforms, TorchLine
 from firstlight.errors import FirstlightError, UsageError, did_you_mean
 from firstlight.resources import data_folder
@@ -20,6 +19,9 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+if TYPE_CHECKING:
+    from firstlight.catalogue.locating import Lines
 
 _T = TypeVar("_T")
 
@@ -62,6 +64,8 @@ def parse_toml(path: Path, text: str, kind: type[_T]) -> _T:
     try:
         raw: Any = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
+        from firstlight.catalogue.locating import line_of_syntax
+
         raise CatalogueError(path, line_of_syntax(text, str(error)), str(error)) from error
     written = {name: value for name, value in raw.items() if isinstance(value, list)}
     for name, entries in written.items():
@@ -70,10 +74,19 @@ def parse_toml(path: Path, text: str, kind: type[_T]) -> _T:
     try:
         return msgspec.convert(raw, kind)
     except msgspec.ValidationError as error:
+        from firstlight.catalogue.locating import misfit
+
         keys, message = misfit(raw, kind)
-        lines = Lines(text)
+        lines = _lines(text)
         keys = _where_written(keys, written, lines)
         raise CatalogueError(path, lines.of(*keys), f"{_place(raw, keys)}{message or error}") from error
+
+
+def _lines(text: str) -> Lines:
+    """Return where the keys of a file stand; what finds them is loaded for errors alone."""
+    from firstlight.catalogue.locating import Lines
+
+    return Lines(text)
 
 
 def _refuse_twins(path: Path, text: str, table: str, entries: list[Any]) -> None:
@@ -82,7 +95,7 @@ def _refuse_twins(path: Path, text: str, table: str, entries: list[Any]) -> None
     for number, entry in enumerate(entries):
         name = entry.get("id") if isinstance(entry, dict) else None
         if isinstance(name, str) and first.setdefault(name, number) != number:
-            lines = Lines(text)
+            lines = _lines(text)
             above = lines.of(table, first[name], "id")
             line = lines.of(table, number, "id")
             raise CatalogueError(path, line, f"{table} {name}: this id stands on line {above} already")
@@ -100,7 +113,7 @@ def _alike(path: Path, text: str, table: str, entries: list[Any]) -> list[Any]:
             resolved.append(_resolved(entry, named, whole, ()))
         except ValueError as error:
             why = f"{table} {entry.get('id')}: {error}"
-            raise CatalogueError(path, Lines(text).of(table, number, "like"), why) from error
+            raise CatalogueError(path, _lines(text).of(table, number, "like"), why) from error
     return resolved
 
 
@@ -195,14 +208,14 @@ def _page(folder: Path, path: Path) -> EngineEntry:
     page = parse_toml(path, text, EngineEntry)
     if page.engine != path.parent.name:
         why = f"it stands in the folder of {path.parent.name} and is the page of {page.engine}"
-        raise CatalogueError(path, Lines(text).of("engine"), why)
+        raise CatalogueError(path, _lines(text).of("engine"), why)
     lines, torches = load_cuda(folder), load_torch(folder)
     builds: list[Build] = []
     for number, build in enumerate(page.build):
         try:
             builds.append(completed(build, lines, torches))
         except ValueError as error:
-            raise CatalogueError(path, Lines(text).of("build", number), f"build {build.id}: {error}") from error
+            raise CatalogueError(path, _lines(text).of("build", number), f"build {build.id}: {error}") from error
     return msgspec.structs.replace(page, build=builds)
 
 

@@ -162,10 +162,6 @@ class Build(_Data, frozen=True, kw_only=True):
     """Flags that its server needs with this build."""
     tolerated: dict[str, str] = {}
     """Model modules, by name or shell pattern, that do not import in this build, and why that is no harm."""
-    caution: str | None = None
-    """What must be said when it is chosen for a GPU, in words."""
-    caution_below: str | None = None
-    """The compute capability below which that is said; None: always."""
     sizes: Sizes
     sources: dict[str, str]
     """Where each figure comes from."""

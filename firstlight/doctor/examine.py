@@ -16,7 +16,7 @@ from firstlight.doctor.evidence import PLAN, Evidence, NotSeen, Unseen
 from firstlight.doctor.findings import Finding, skip
 from firstlight.doctor.looking import DoctorProbe, Look
 from firstlight.doctor.readable import readable_catalogue
-from firstlight.doctor.report import Examination, counted
+from firstlight.doctor.report import THERE_ALONE, Examination, counted
 from firstlight.doctor.table import CHECKS, PROBES
 from firstlight.doctor.verdicts import next_step, verdicts
 from firstlight.errors import UsageError, did_you_mean
@@ -119,7 +119,7 @@ def examine_described(wish: Wish, machine: Machine, *, checks: Sequence[Check] =
     catalogue, damaged = readable_catalogue()
     plans, unplanned = _plans(machine, catalogue, None, None)
     evidence = Evidence(machine=machine, catalogue=catalogue, plans=plans, unseen=(*damaged, *unplanned))
-    return _judge(evidence, chosen, wish, began, "only the machine itself can tell")
+    return _judge(evidence, chosen, wish, began, THERE_ALONE)
 
 
 def examine_log(path: Path) -> Examination:
@@ -131,9 +131,10 @@ def examine_log(path: Path) -> Examination:
     from firstlight.doctor.logs import read_log
 
     began = time.monotonic()
-    findings = read_log(path)
+    machine = read_machine(deadline=MACHINE_SECONDS)
+    findings = read_log(path, machine=machine)
     return Examination(
-        machine=read_machine(deadline=MACHINE_SECONDS),
+        machine=machine,
         counts=counted(findings),
         findings=findings,
         next=next_step(findings, []),
@@ -174,7 +175,7 @@ def _plans(
 
 def _judge(evidence: Evidence, checks: list[Check], wish: Wish, began: float, elsewhere: str) -> Examination:
     findings = [finding for check in checks for finding in run_check(check, evidence, wish, elsewhere)]
-    engines = [] if wish.only else verdicts(evidence)
+    engines = [] if wish.only else verdicts(evidence, findings)
     return Examination(
         machine=evidence.machine,
         counts=counted(findings),

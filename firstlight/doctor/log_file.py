@@ -41,7 +41,7 @@ HARM_WORDS = (b"WARN", b" library=cpu")
 
 _MAGIC = (
     (b"\x7fELF", "a program or library", "file {path}"),
-    (b"GGUF", "a model", "firstlight model.inspect {path}"),
+    (b"GGUF", "a model", "ls -lL {path}"),
     (b"PK\x03\x04", "a zip archive", "unzip -l {path}"),
     (b"LPKSHHRH", "a journal of systemd", "journalctl --file {path} --no-pager > journal.txt"),
     (b"\x28\xb5\x2f\xfd", "packed with zstd", "zstd -d {path}"),

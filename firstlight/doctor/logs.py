@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import islice
@@ -13,6 +14,7 @@ from firstlight.doctor.findings import Finding, Remedy
 from firstlight.doctor.log_file import UNCOUNTED, LogParts, read_end, read_parts
 from firstlight.doctor.secrets import without_secrets
 from firstlight.doctor.story import LogCause, LogStory, remedy_of
+from firstlight.machine.facts import Machine
 from firstlight.resources import data_folder
 from firstlight.serving.causes import CausePage, FoundCause, find_causes, is_generic, load_causes, load_page, thinned
 
@@ -20,6 +22,12 @@ SUPERVISOR = "systemd"
 """The folder of causes that are no engine's: what the supervisor of services writes."""
 _MATCHES = 200
 _WIDTH = 300
+_OF_A_LOG = re.compile(
+    r"\d:\d\d:\d\d|\b(?:INFO|WARN(?:ING)?|ERROR|DEBUG|FATAL)\b|\blevel=|[Ee]rror: "
+    r"|^Traceback|^\s+File \"|^\[\w+\]|^usage:"
+)
+_FEW = 10
+"""One line of so many, at least, begins as those of logs do: a document has fewer."""
 
 
 @cache
@@ -93,12 +101,13 @@ def _runs(lines: Sequence[tuple[int, str]], starts: list[str]) -> Iterator[Seque
             end = index
 
 
-def read_log(path: Path, engine: str | None = None) -> list[Finding]:
+def read_log(path: Path, engine: str | None = None, machine: Machine | None = None) -> list[Finding]:
     """Return what a log tells, as findings: the true cause first.
 
     Args:
         path: the log: plain or packed text of any size.
         engine: who wrote it, where that is known.
+        machine: where it is to be mended, where that is known.
 
     Raises:
         UsageError: it cannot be read, or is no text.
@@ -107,20 +116,29 @@ def read_log(path: Path, engine: str | None = None) -> list[Finding]:
     if parts is not None:
         story = tell(parts, engine)
         if any(item.found.cause and item.found.cause.fatal for item in story.causes):
-            return _findings(path, parts, story)
+            return _findings(path, parts, story, machine)
     parts = read_parts(path)
-    return _findings(path, parts, tell(parts, engine))
+    return _findings(path, parts, tell(parts, engine), machine)
 
 
-def _findings(path: Path, parts: LogParts, story: LogStory) -> list[Finding]:
+def _findings(path: Path, parts: LogParts, story: LogStory, machine: Machine | None) -> list[Finding]:
     if not parts.lines:
         return [_finding("warn", f"{path} is empty", detail=None, remedy=_other_log())]
+    if not story.causes and not _is_a_log(parts):
+        return [_finding("warn", f"{path} does not look like the log of an engine", detail=None, remedy=_other_log())]
     if not story.causes:
         whose = f"the log of {story.engine}" if story.certain else "the log (of an engine that is not known)"
         return [_finding("ok", f"no failure in {whose}", detail=_how_much(parts))]
     return [
-        finding_of(item, str(path), story, parts if number == 0 else None) for number, item in enumerate(story.causes)
+        finding_of(item, str(path), story, parts if number == 0 else None, machine)
+        for number, item in enumerate(story.causes)
     ]
+
+
+def _is_a_log(parts: LogParts) -> bool:
+    """Tell whether a good part of the lines begins as those of logs do."""
+    lines = [line for line in parts.sample.splitlines() if line.strip()]
+    return sum(1 for line in lines if _OF_A_LOG.search(line[:_WIDTH])) * _FEW >= len(lines)
 
 
 def _other_log() -> Remedy:
@@ -130,7 +148,9 @@ def _other_log() -> Remedy:
     )
 
 
-def finding_of(item: LogCause, name: str, story: LogStory, parts: LogParts | None = None) -> Finding:
+def finding_of(
+    item: LogCause, name: str, story: LogStory, parts: LogParts | None = None, machine: Machine | None = None
+) -> Finding:
     """Return one thing that a log tells as a finding.
 
     Args:
@@ -138,6 +158,7 @@ def finding_of(item: LogCause, name: str, story: LogStory, parts: LogParts | Non
         name: the log's name for people.
         story: all that the log tells.
         parts: the log, for the finding that tells how much of it was read.
+        machine: where it is to be mended, where that is known.
     """
     found, cause = item.found, item.found.cause
     where = f"line {found.number:,}" if found.number < UNCOUNTED else "near the end"
@@ -151,7 +172,8 @@ def finding_of(item: LogCause, name: str, story: LogStory, parts: LogParts | Non
     if parts is not None and (how_much := _how_much(parts)):
         detail.append(how_much)
     whose = f"{item.engine}: " if story.certain else ""
-    what = cause.cause if cause else f"it failed, and the cause is not a known one: {without_secrets(found.line)[:160]}"
+    told = cause.cause if cause and story.certain else _neutral(cause.cause, item.engine) if cause else ""
+    what = told or f"it failed, and the cause is not a known one: {without_secrets(found.line)[:160]}"
     severe = (cause is None or cause.fatal) and not item.earlier
     return _finding(
         "fail" if severe else "warn",
@@ -159,15 +181,28 @@ def finding_of(item: LogCause, name: str, story: LogStory, parts: LogParts | Non
         detail="\n".join(detail),
         evidence=without_secrets(found.excerpt),
         affects=[item.engine] if story.certain else [],
-        remedy=remedy_of(cause) if cause else _look(name, found),
+        remedy=_remedy(cause, item.engine, story, machine) if cause else _look(name, found),
         source=cause.source if cause else None,
         subject=cause.id if cause else "unknown",
     )
 
 
+def _neutral(text: str, engine: str) -> str:
+    """Return a sentence about an engine without its name, for a log that another one may have written."""
+    return re.sub(rf"\bthis {engine}\b|\b{engine}\b", "the engine", text, flags=re.IGNORECASE)
+
+
+def _remedy(cause: Cause, engine: str, story: LogStory, machine: Machine | None) -> Remedy:
+    """Return a cause's remedy; what is right for one engine alone is no line to paste where another may be meant."""
+    remedy = remedy_of(cause, machine)
+    if story.certain or not any(engine in line for line in remedy.commands):
+        return remedy
+    return Remedy(text=f"{remedy.text}; if it is {engine}: {'; '.join(remedy.commands)}")
+
+
 def _look(name: str, found: FoundCause) -> Remedy:
     line = f"+{found.number} " if found.number < UNCOUNTED else "+G "
-    return Remedy(text="read the log from that line on", commands=[f"less {line}{name}"])
+    return Remedy(text="read the log from that line on", commands=[f"less {line}{shlex.quote(name)}"])
 
 
 def _how_much(parts: LogParts) -> str | None:

@@ -22,7 +22,8 @@ USER, HOST, ADDRESS, UUID = "<user>", "<host>", "<address>", "<uuid>"
 _UUID = re.compile(
     r"\b(?:(?:GPU|MIG)-)?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|\b(?:GPU|MIG)-[\w-]*[0-9][\w-]*", re.IGNORECASE
 )
-_IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\d)")
+_IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\d)(?!\+|-(?:cu|cpu|rocm))")
+"""Not before a local version or the end of a build's id (`-cu128`)."""
 _IPV6 = re.compile(r"(?<![\w:.])(?:[0-9a-f]{0,4}:){2,7}[0-9a-f]{0,4}(?:%\w+)?(?![\w:])", re.IGNORECASE)
 _URL_HOST = re.compile(r"(?<=://)[^/\s:@'\"]+")
 _OTHER_HOMES = re.compile(r"(?<![\w.])/(?:home|Users)/(?!<user>)([^/\s'\":,]+)")
@@ -37,8 +38,12 @@ _NOT_TEXT = frozenset(
     {"schema", "status", "id", "group", "affects", "kind", "state", "vendor", "problem", "os", "arch", "libc", "system"}
 )
 """Keys whose values are words of a schema."""
+_NO_NETWORK = ipaddress.ip_network("0.0.0.0/8")
+"""Addresses that no machine has (RFC 6890); versions begin so."""
 _NOBODY = frozenset({"root", ""})
 _PROXY = re.compile(r"((?:https?|all|no)_proxy=[\"']?)([^\s\"']+)", re.IGNORECASE)
+_MAIL = re.compile(r"(?<![\w/:])[\w.+-]+@(?:[\w-]+\.)+(?!service\b|socket\b|slice\b)[A-Za-z]{2,}\b")
+"""An address of mail; `user@1000.service` is a unit."""
 _LOOPBACK = frozenset({"localhost", "::1", "*"})
 _PUBLIC = frozenset({"docs.nvidia.com", "github.com", "localhost", "ollama.com"})
 """Hosts that our own remedies name."""
@@ -77,6 +82,7 @@ def _cleaner(examination: Examination, variables: Mapping[str, str]) -> Callable
         text = _UUID.sub(UUID, text)
         text = _PROXY.sub(_proxy, text)
         text = _URL_HOST.sub(_url_host, text)
+        text = _MAIL.sub(f"{USER}@{HOST}", text)
         text = _IPV6.sub(_address, _IPV4.sub(_address, text))
         for pattern, instead in ((machines, HOST), (people, USER)):
             text = pattern.sub(instead, text) if pattern is not None else text
@@ -113,7 +119,15 @@ def _address(found: re.Match[str]) -> str:
         address = ipaddress.ip_address(word)
     except ValueError:  # a version with four parts, a time of the day
         return found[0]
-    return found[0] if address.is_loopback or address.is_unspecified else ADDRESS
+    release = address.version == 4 and (word in _releases() or address in _NO_NETWORK)
+    return found[0] if release or address.is_loopback or address.is_unspecified else ADDRESS
+
+
+@cache
+def _releases() -> frozenset[str]:
+    """Return the releases of the catalogue that look like an address: those of four parts."""
+    texts = [path.read_text(encoding="utf-8") for path in data_folder("envs").glob("*/builds.toml")]
+    return frozenset(word for text in texts for word in re.findall(r'"(\d+(?:\.\d+){3})"', text))
 
 
 def _proxy(found: re.Match[str]) -> str:

@@ -12,6 +12,10 @@ from firstlight.machine.facts import Machine
 SCHEMA = "firstlight.doctor/1"
 
 
+THERE_ALONE = "only the machine itself can tell"
+"""Why a check is skipped of which facts in a file say nothing."""
+
+
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
     """How many findings there are of each status."""
 
@@ -27,7 +31,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     engine: str
     state: Literal["ready", "broken", "possible", "limited", "impossible"]
-    """`limited`: it can be set up, on the processor though there is a GPU."""
+    """`limited`: it can be used with a restriction: on the processor, on some GPUs, or with a failure to mend."""
     build: str | None
     text: str
     command: str | None = None

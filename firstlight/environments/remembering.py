@@ -9,6 +9,7 @@ import msgspec
 
 from firstlight.files import write_atomic
 from firstlight.home import Home
+from firstlight.planning.redacting import without_credentials
 from firstlight.planning.request import Request, Supply
 
 _RECORD = "supply.json"
@@ -37,9 +38,10 @@ def remembered(home: Home | None, request: Request) -> Request | None:
 
 
 def remember(home: Home, request: Request) -> None:
-    """Keep the supply of the environment that was just made current."""
-    record = _Record(wishes=_wishes(request), supply=request.supply)
-    write_atomic(home.environments / request.engine / _RECORD, msgspec.json.encode(record))
+    """Keep the supply of the environment that was just made current; addresses with credentials for this user alone."""
+    text = msgspec.json.encode(_Record(wishes=_wishes(request), supply=request.supply)).decode()
+    mode = 0o644 if without_credentials(text) == text else 0o600
+    write_atomic(home.environments / request.engine / _RECORD, text, mode)
 
 
 def _wishes(request: Request) -> str:

@@ -10,7 +10,8 @@ from firstlight.planning.request import Request
 from firstlight.planning.versions import release_key
 
 _MANY = 12
-"""Names beyond which a message lists the nearest ones alone."""
+"""Names beyond which a message lists the first ones, and those near to what was asked for."""
+_NEAR = 5
 
 
 def entry_for(catalogue: Catalogue, request: Request) -> EngineEntry:
@@ -52,12 +53,15 @@ def _must_be_known(entry: EngineEntry, option: str, value: str | None, known: li
         return
     from difflib import get_close_matches
 
-    more = _covered(entry) if option == "--release" else []
-    near = known if len(known) <= _MANY else get_close_matches(value, [*known, *more], n=_MANY, cutoff=0.3)
-    near = near or known[:_MANY]
+    every = [*known, *(_covered(entry) if option == "--release" else [])]
+    if option == "--release":
+        every.sort(key=release_key, reverse=True)
+    near = get_close_matches(value, every, n=_NEAR, cutoff=0.5)
     raise UsageError(
-        f'{entry.engine} has no {option[2:]} "{value}"{did_you_mean(value, [*known, *more])}',
-        fix=f"{option} takes one of: {', '.join(near)}{', …' if len(near) < len(known) + len(more) else ''}",
+        f'{entry.engine} has no {option[2:]} "{value}"{did_you_mean(value, every)}',
+        why=f"those with names like it are {', '.join(near)}" if len(near) > 1 and len(every) > _MANY else None,
+        fix=f"{option} takes one of: {', '.join(every[:_MANY])}"
+        + (f", … ({len(every)} in all)" if len(every) > _MANY else ""),
     )
 
 

@@ -27,8 +27,8 @@ def nothing_fits(plan: Plan) -> NothingFits:
     if len(near) > _MOST:
         reasons.append(f"all of them: {explaining(plan)}")
     others = [command_for(other.engine) for other in plan.alternatives]
-    fixes = [f"leave {each.words} out: {each.build} fits then" for each in plan.without]
-    fixes += [*plan.remedies, *(f"take an engine that fits: {line}" for line in others)]
+    fixes = [*plan.remedies, *(f"leave {each.words} out: {each.build} fits then" for each in plan.without)]
+    fixes += [f"take an engine that fits: {line}" for line in others]
     return NothingFits(
         f"no build of {plan.engine} fits this machine{' as asked' if plan.without else ''}",
         why="; ".join(reasons),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import PurePosixPath
 
 from firstlight.machine.facts import Disk, Machine
@@ -13,9 +14,15 @@ _VOLATILE = frozenset({"tmpfs", "ramfs", "devtmpfs", "squashfs", "iso9660", "vfa
 
 def mount_of(machine: Machine, path: str) -> Disk | None:
     """Return the filesystem that a path lies on, by the longest mount point above it."""
-    place = PurePosixPath(path)
-    above = [disk for disk in machine.disks or [] if place.is_relative_to(disk.mount)]
-    return max(above, key=lambda disk: len(PurePosixPath(disk.mount).parts)) if above else None
+    place = _parts(path)
+    mounts = [(disk, _parts(disk.mount)) for disk in machine.disks or []]
+    above = [(disk, parts) for disk, parts in mounts if parts and place[: len(parts)] == parts]
+    return max(above, key=lambda each: len(each[1]))[0] if above else None
+
+
+@cache
+def _parts(path: str) -> tuple[str, ...]:
+    return PurePosixPath(path).parts
 
 
 def default_home(machine: Machine) -> str:

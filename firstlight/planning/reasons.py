@@ -6,7 +6,7 @@ from firstlight.planning.case import Case, command, gigabytes
 from firstlight.planning.devices import has_nvidia, is_slice, nvidia_gpus
 from firstlight.planning.gpu_rules import by_ptx, native_for
 from firstlight.planning.torch import Torch
-from firstlight.planning.versions import at_least, major
+from firstlight.planning.versions import major
 
 
 def because(case: Case, torch: Torch, told: list[str]) -> list[str]:
@@ -51,7 +51,6 @@ def warnings(case: Case, torch: Torch, fallback: Case | None) -> list[str]:
         ]
         lines += _slices(case)
         lines += _compatibility(case, fallback)
-        lines += _caution(case)
     if torch.source == "registry":
         lines.append(
             "no CPU build of torch was found: the registry's CUDA build is taken instead, "
@@ -69,13 +68,6 @@ def _slices(case: Case) -> list[str]:
         for gpu in case.devices.chosen
         if is_slice(gpu)
     ]
-
-
-def _caution(case: Case) -> list[str]:
-    """Return what the catalogue warns of on these GPUs."""
-    build, lowest = case.build, case.devices.lowest_capability
-    below = build.caution_below is None or (lowest is not None and not at_least(lowest, build.caution_below))
-    return [build.caution] if build.caution and below else []
 
 
 def _compatibility(case: Case, fallback: Case | None) -> list[str]:

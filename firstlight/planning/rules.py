@@ -32,7 +32,7 @@ def arch(case: Case) -> Refusal | None:
         return None
     if case.build.cuda is None and not has_nvidia(case.machine):
         made = {build.arch for build in case.entry.build if build.cuda is None}
-        if architecture(have) not in made:  # what it would run on, were it made for this processor: the nearest of all
+        if made == {case.build.arch}:  # what is nearest where there is no GPU: not the builds that need one
             return refuse(case, "cpu", f"the CPU build is for {case.build.arch} only; this machine is {have}")
     return refuse(case, "arch", f"it is for {case.build.arch}, this machine is {have}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,8 @@ from firstlight.serving.server import RunningServer, ServerSpec, with_cause
 PROMPT = "What is the capital of France?"
 SHORT_ANSWER = 12
 """Tokens asked of the proof model, whose random weights never stop by themselves."""
+_LOG_PATIENCE = 1.5
+"""Seconds that the log of a server which answers badly may take to tell why."""
 LONG_ANSWER = 64
 """Tokens that a real answer may have."""
 
@@ -151,6 +154,18 @@ def _measured(
                 expect_words=trial.speaks,
             )
         except FirstlightError as error:
-            log = Path(record.log) if record is not None else spec.log
-            raise with_cause(error, server.log_text() if server is not None else read_log(log), spec, log) from error
+            raise _explained(error, spec, server, record) from error
     return Proven(proof=proof, endpoint=f"{spec.base_url}/v1", model_id=spec.model_id, server=server, detached=record)
+
+
+def _explained(
+    error: FirstlightError, spec: ServerSpec, server: RunningServer | None, record: Detached | None
+) -> VerificationFailed:
+    """Return the error with the cause that the server's log shows; its last lines may still be on their way there."""
+    log = Path(record.log) if record is not None else spec.log
+    deadline = time.monotonic() + _LOG_PATIENCE
+    while True:
+        told = with_cause(error, server.log_text() if server is not None else read_log(log), spec, log)
+        if told.cause is not None or time.monotonic() >= deadline:
+            return told
+        time.sleep(0.1)

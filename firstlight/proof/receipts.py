@@ -13,6 +13,7 @@ from firstlight.events import Event, Reporter, StepFinished
 from firstlight.files import write_atomic
 from firstlight.home import Home
 from firstlight.planning.plan import Plan
+from firstlight.planning.redacting import without_secrets
 from firstlight.planning.request import Request
 from firstlight.proof.first_token import Proof
 
@@ -130,14 +131,17 @@ def timestamp(moment: float) -> str:
 
 
 def write_receipt(home: Home, receipt: Receipt) -> Receipt:
-    """Write a receipt to receipts/<time>-<what>.json and return it with its path; an existing one is never replaced."""
+    """Write a receipt to receipts/<time>-<what>.json and return it with its path; an existing one is never replaced.
+
+    What is written and returned holds no credentials of addresses.
+    """
     stem = f"{receipt.started.replace(':', '').replace('-', '')}-{receipt.what}"
     path = home.receipts / f"{stem}.json"
     number = 1
     while path.exists():
         number += 1
         path = home.receipts / f"{stem}.{number}.json"
-    whole = msgspec.structs.replace(receipt, path=str(path))
+    whole = without_secrets(msgspec.structs.replace(receipt, path=str(path)))
     write_atomic(path, to_json(whole) + "\n")
     return whole
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,19 @@ def doctor(
     from firstlight.doctor.examine import Wish, chosen_checks
     from firstlight.doctor.report import exit_code
 
-    words = tuple(word for given in only or () for word in given.split(",") if word)
+    words = tuple(word.strip() for given in only or () for word in given.split(",") if word.strip())
+    _refuse({"--only": only and not words, "--machine": machine == "", "--log": log == ""}, "has no value")
+    far = {"--network": network, "--deep": deep}
+    if not fix:
+        _refuse({"--dry-run": dry_run, "--yes": yes}, "says how to mend: it goes with --fix")
+    if dry_run:
+        _refuse({"--yes": yes, "--strict": strict, "--redact": redact}, "does not go with --dry-run")
+    if log:
+        _refuse({"--only": only, "--machine": machine, **far, "--list-checks": list_checks}, "is not for a log")
+    if machine:
+        _refuse(far, "asks the machine itself, not a file about it")
+    if list_checks:
+        _refuse({"--fix": fix, "--machine": machine, "--strict": strict}, "does not go with --list-checks")
     wish = Wish(only=words, network=network, deep=deep)
     if list_checks:
         return _list(wish, json=json)
@@ -68,6 +81,17 @@ def doctor(
         examination = mended(examination, wish, yes=yes)
     _show(examination, json=json, redact=redact, everything=bool(words))
     return exit_code(examination, strict=strict)
+
+
+def _refuse(given: Mapping[str, object], why: str) -> None:
+    """Refuse options that would be dropped without a word.
+
+    Raises:
+        UsageError: one of them is given; it is named with the reason.
+    """
+    for option, value in given.items():
+        if value:
+            raise UsageError(f"{option} {why}", fix="firstlight doctor --help")
 
 
 def _examined(wish: Wish, machine: str | None, log: str | None) -> Examination:

@@ -38,11 +38,17 @@ class FirstlightProgram(Program):
         return [argument for argument in super().core_args() if argument.name not in _OF_RUN]
 
     def parse_core(self, argv: list[str] | None) -> None:
-        """Parse the words before the first task."""
+        """Parse the words before the first task; bytecode is kept as Python was told, not only with --write-pyc.
+
+        Invoke switches it off, and what a task imports would then be compiled anew in every run.
+        """
+        kept_off = sys.dont_write_bytecode
         try:
             super().parse_core(argv)
         except ParseError as error:
             self._refuse(error)
+        finally:
+            sys.dont_write_bytecode = kept_off and sys.dont_write_bytecode
 
     def parse_tasks(self) -> None:
         """Parse the tasks and their options."""

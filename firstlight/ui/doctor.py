@@ -10,7 +10,7 @@ import msgspec
 
 from firstlight.doctor.check import GROUPS, Check
 from firstlight.doctor.findings import Finding, Status
-from firstlight.doctor.report import Counts, Examination, Mended, Verdict
+from firstlight.doctor.report import THERE_ALONE, Counts, Examination, Mended, Verdict
 from firstlight.doctor.table import CHECKS
 from firstlight.machine.facts import Machine
 from firstlight.ui.quantities import size
@@ -98,13 +98,13 @@ def _head(machine: Machine | None, columns: int) -> list[str]:
     graphics = ", ".join(f"{count} x {name}" if count > 1 else name for name, count in kinds.items())
     parts = [
         f"{host.os_name or host.os or 'unknown system'}{f' in {host.container}' if host.container else ''}",
-        f"{host.libc or 'libc'} {host.libc_version or '?'}",
-        f"kernel {host.kernel or '?'}",
+        f"{host.libc or 'C library'} {host.libc_version or 'unknown'}",
+        *([f"kernel {host.kernel}"] if host.kernel else []),
         host.arch or "unknown processor",
-        graphics or "no GPU",
+        graphics or ("GPUs unknown" if machine.gpus is None else "no GPU"),
     ]
     if nvidia is not None:
-        parts.append(f"driver {nvidia.driver or '?'}")
+        parts.append(f"driver {nvidia.driver or 'unknown'}")
     return wrapped(", ".join(parts), columns, indent="")
 
 
@@ -198,13 +198,30 @@ def _counts(examination: Examination, columns: int, *, everything: bool) -> list
     ]
     if counts.crash:
         words.append(f"{counts.crash} broken {'check' if counts.crash == 1 else 'checks'}")
-    if counts.skip:
-        words.append(f"{counts.skip} not looked at")
+    words += _skips(_skipped(examination))
     lines = wrapped(", ".join(words), columns, indent="")
     flags = [flag for flag in ("--network", "--deep") if any(flag in item.summary for item in _skipped(examination))]
     if flags and not everything:
         lines += wrapped(f"more is looked at with {' and '.join(flags)}", columns, indent="")
     return lines
+
+
+_WHY_SKIPPED = (
+    ("only with --network", "waiting for --network"),
+    ("only with --deep", "waiting for --deep"),
+    (THERE_ALONE, THERE_ALONE),
+    ("unknown", "unknown"),
+    ("not looked at", "not looked at"),
+)
+
+
+def _skips(skipped: list[Finding]) -> list[str]:
+    """Return how many checks were skipped for which reason; most concern something that is not here."""
+    kinds: dict[str, int] = {}
+    for finding in skipped:
+        words = next((words for sign, words in _WHY_SKIPPED if sign in finding.summary), "not for this machine")
+        kinds[words] = kinds.get(words, 0) + 1
+    return [f"{count} {words}" for words, count in sorted(kinds.items(), key=lambda item: item[0] == THERE_ALONE)]
 
 
 def _skipped(examination: Examination) -> list[Finding]:

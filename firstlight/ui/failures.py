@@ -7,6 +7,7 @@ import json
 import sys
 
 from firstlight.errors import FirstlightError
+from firstlight.planning.redacting import without_credentials
 from firstlight.ui.terminal import OutputFailed, as_typed, show_document, styled, write
 
 SCHEMA = "firstlight.error/1"
@@ -27,10 +28,10 @@ def show_failure(error: FirstlightError, *, as_document: bool) -> None:
     if as_document:
         show_error_document(error)
     stream = sys.stderr
-    write(stream, f"{styled('error:', 'red', stream)} {styled(error.what, 'bold', stream)}")
+    write(stream, f"{styled('error:', 'red', stream)} {styled(without_credentials(error.what), 'bold', stream)}")
     for label, text in (("why", error.why), ("log", error.evidence), ("fix", error.fix)):
         if text:
-            first, *rest = as_typed(text).rstrip().splitlines()
+            first, *rest = without_credentials(as_typed(text)).rstrip().splitlines()
             write(stream, f"  {label}: {first}")
             for line in rest:
                 write(stream, f"       {line}")

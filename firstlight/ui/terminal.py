@@ -11,6 +11,7 @@ import sys
 from typing import TextIO
 
 from firstlight.errors import FirstlightError
+from firstlight.planning.redacting import without_credentials
 
 _COMMAND = re.compile(
     r"(?<![\w/.-])firstlight(?= (?:-|(?:up|down|doctor|machine|plan|chat|ask)\b|(?:setup|serve|model)\.))"
@@ -63,18 +64,18 @@ def width(default: int = 100, most: int = 120) -> int:
 
 def tell(text: str) -> None:
     """Write a line for the person to standard error; commands in it are spelled as this person types them."""
-    write(sys.stderr, as_typed(text))
+    write(sys.stderr, without_credentials(as_typed(text)))
 
 
 def show(text: str) -> None:
     """Write a line of the result for a person to standard output; commands in it are spelled as they type them."""
-    write(sys.stdout, as_typed(text))
+    write(sys.stdout, without_credentials(as_typed(text)))
 
 
 def show_document(text: str) -> None:
-    """Write a JSON document to standard output, unchanged."""
+    """Write a JSON document to standard output, unchanged but for the credentials of addresses."""
     Documents.begun += 1
-    write(sys.stdout, text)
+    write(sys.stdout, without_credentials(text))
 
 
 def as_typed(text: str) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from firstlight.doctor.check import Check
-from firstlight.doctor.evidence import Evidence, seen
+from firstlight.doctor.evidence import Evidence
 from firstlight.doctor.findings import Finding, Remedy, by_hand, fail, ok, skip, warn
-from firstlight.doctor.judging import barriers, names
+from firstlight.doctor.judging import Barrier, barriers, names, remedy_for
 from firstlight.doctor.probes.holders import GpuHolders, GpuProcess, GpuUse
 from firstlight.machine.facts import Gpu
 from firstlight.planning.devices import is_slice, nvidia_gpus
@@ -42,19 +42,7 @@ def compute_capability(evidence: Evidence) -> Iterable[Finding]:
         )
     found = barriers(evidence, "compute_capability")
     for barrier in found:
-        instead = f"{barrier.instead} is the newest that has it, and is taken instead." if barrier.instead else None
-        if instead is None and barrier.on_cpu:
-            instead = "It would run on the CPU."
-        what = f"{barrier.release} holds" if barrier.instead else f"no build of {barrier.engine} holds"
-        none = "no code for a GPU here" if barrier.instead else "code for the GPUs here"
-        yield warn(
-            f"{what} {none}",
-            detail=instead,
-            evidence=f"{barrier.refusal.build}: {barrier.refusal.reason}",
-            affects=[barrier.engine],
-            remedy=by_hand(barrier.refusal.remedy) if barrier.refusal.remedy else None,
-            subject=barrier.engine,
-        )
+        yield _without_code(barrier, cards)
     left_out = list(_left_out(evidence, cards))
     yield from left_out
     if not found and not unknown:
@@ -62,6 +50,25 @@ def compute_capability(evidence: Evidence) -> Iterable[Finding]:
         used = [card for card in cards if not any(f"GPU {card.index}," in (subject or "") for subject in without)]
         shown = names(sorted({f"{card.name} ({card.compute_capability})" for card in used}))
         yield ok(f"{shown}: the engines' newest builds hold code for it")
+
+
+def _without_code(barrier: Barrier, cards: list[Gpu]) -> Finding:
+    """Tell an engine whose newest release, or every build, holds no code for the GPUs."""
+    instead = f"{barrier.instead} is the newest that has it, and is taken instead." if barrier.instead else None
+    remedy = remedy_for(barrier.refusal, barrier.engine)
+    some = remedy is not None and bool(remedy.commands)
+    what = f"{barrier.release} holds no code for a GPU here"
+    if not barrier.instead:
+        which = "all of the GPUs here, only for some" if some else "the GPUs here" if len(cards) > 1 else "the GPU here"
+        what = f"no build of {barrier.engine} holds code for {which}"
+    return warn(
+        what,
+        detail="It would run on the CPU." if barrier.on_cpu else instead,
+        evidence=f"{barrier.refusal.build}: {barrier.refusal.reason}",
+        affects=[barrier.engine],
+        remedy=remedy,
+        subject=barrier.engine,
+    )
 
 
 def _left_out(evidence: Evidence, cards: list[Gpu]) -> Iterable[Finding]:
@@ -90,15 +97,25 @@ def bfloat16(evidence: Evidence) -> Iterable[Finding]:
     floor = max((page.bf16_floor for page in pages), default="8.0")
     old = [card for card in cards if card.compute_capability and not at_least(card.compute_capability, floor)]
     if not old:
-        yield ok("every GPU has bfloat16")
+        unknown = any(card.compute_capability is None for card in cards)
+        yield skip("compute capability unknown, and so bfloat16") if unknown else ok("every GPU has bfloat16")
         return
     shown = names(sorted({f"{card.name} ({card.compute_capability})" for card in old}))
-    flags = names([f"{page.engine} with dtype {page.dtype_half}" for page in pages])
+    halves = {page.engine for page in pages}
+    indexes = {card.index for card in old}
+    using = [plan for plan in evidence.plans if plan.build and plan.build.cuda and indexes & set(plan.gpus)]
+    asking = [plan for plan in using if plan.engine in halves]
+    if not asking:
+        yield ok(f"{shown}: no bfloat16, and no engine that asks for it would use it here")
+        return
+    told = [plan for plan in asking if plan.launch is not None and plan.launch.dtype]
+    flags = names([f"{plan.engine} with dtype {plan.launch.dtype}" for plan in told if plan.launch is not None])
+    start = f" firstlight starts {flags} here; by hand, say it yourself." if flags else ""
     yield warn(
         f"{shown}: no bfloat16",
-        detail=f"It begins with compute capability {floor}. firstlight starts {flags} here; by hand, say it yourself. "
+        detail=f"It begins with compute capability {floor}.{start} "
         "A model that needs bfloat16's range may answer nonsense in float16: take a quantised one.",
-        affects=[page.engine for page in pages],
+        affects=[plan.engine for plan in asking],
         source="vllm/platforms/cuda.py, check_if_supports_dtype",
     )
 
@@ -113,27 +130,40 @@ def slices(evidence: Evidence) -> Iterable[Finding]:
     if not cut:
         yield ok("the GPUs are whole: no MIG, no vGPU")
         return
-    kinds = names([f"GPU {card.index} is {'cut by MIG' if card.mig else 'a virtual GPU'}" for card in cut])
+    mig = [card for card in cut if card.mig]
+    kinds = "; ".join(
+        f"GPU {names([str(card.index) for card in group])} {'are' if len(group) > 1 else 'is'} {words}"
+        for group, words in ((mig, "cut by MIG"), ([card for card in cut if not card.mig], _virtual(cut, mig)))
+        if group
+    )
     others = [page for page in evidence.catalogue.engines.values() if page.backend_virtual]
     starts = names([f"{page.engine} with its back end {page.backend_virtual}" for page in others])
-    memory = names([gigabytes(card.memory_total) for card in cut if card.memory_total is not None])
-    detail = "A program sees one instance of a MIG card, named by its UUID in CUDA_VISIBLE_DEVICES. "
+    memory = names([*dict.fromkeys(gigabytes(card.memory_total) for card in cut if card.memory_total is not None)])
+    each = " each" if len(cut) > 1 and ", " not in memory and " and " not in memory else ""
+    detail = "A program sees one instance of a MIG card, named by its UUID in CUDA_VISIBLE_DEVICES. " if mig else ""
     detail += f"firstlight starts {starts}: the other one fails with `operation not supported`." if starts else ""
     yield warn(
-        f"{kinds}{f' ({memory})' if memory else ''}",
-        detail=detail.strip(),
+        f"{kinds}{f' ({memory}{each})' if memory else ''}",
+        detail=detail.strip() or None,
         affects=[page.engine for page in others],
         source="InternLM/lmdeploy#2414; NVIDIA MIG user guide, CUDA visible devices",
     )
 
 
+def _virtual(cut: list[Gpu], mig: list[Gpu]) -> str:
+    return "virtual GPUs" if len(cut) - len(mig) > 1 else "a virtual GPU"
+
+
 def memory(evidence: Evidence) -> Iterable[Finding]:
     """Tell who holds memory of the GPUs."""
     cards = nvidia_gpus(evidence.machine)
-    holders = seen(evidence.holders)
+    holders = evidence.holders
     if not cards:
         yield skip(_NO_GPU)
         return
+    broke = next((item.reason for item in evidence.unseen if item.name == "holders" and item.broke), None)
+    if broke is not None:
+        yield Finding(status="crash", summary="who holds the GPUs' memory could not be looked at", evidence=broke)
     known = [card for card in cards if card.memory_total is not None and card.memory_free is not None]
     for card in known:
         used = (card.memory_total or 0) - (card.memory_free or 0)
@@ -144,11 +174,12 @@ def memory(evidence: Evidence) -> Iterable[Finding]:
         indexes = ", ".join(str(card.index) for card in free)
         yield ok(f"GPU {indexes}: memory is free", subject="free")
     if not known:
-        yield skip("how much memory of the GPUs is free is unknown", detail=holders.problem)
+        yield skip("how much memory of the GPUs is free is unknown", detail=holders.problem if holders else None)
 
 
-def _held(evidence: Evidence, card: Gpu, used: int, holders: GpuHolders) -> Finding:
-    use = next((gpu for gpu in holders.gpus if gpu.index == card.index), GpuUse(index=card.index, processes=None))
+def _held(evidence: Evidence, card: Gpu, used: int, holders: GpuHolders | None) -> Finding:
+    seen_uses = holders.gpus if holders is not None else ()
+    use = next((gpu for gpu in seen_uses if gpu.index == card.index), GpuUse(index=card.index, processes=None))
     processes = use.processes or ()
     ours = sorted({process.ours for process in processes if process.ours})
     total = card.memory_total or 0
@@ -157,6 +188,14 @@ def _held(evidence: Evidence, card: Gpu, used: int, holders: GpuHolders) -> Find
     told = "\n".join(_words(process) for process in processes)
     if ours and len(ours) == len({process.ours for process in processes}):
         return ok(f"{summary}, by our server {names(ours)}", evidence=told, subject=subject)
+    if holders is None:
+        return warn(
+            f"{summary}, by whom only the machine itself can tell",
+            detail="Servers that reserve most of a GPU's memory at their start may refuse to.",
+            affects=_fillers(evidence),
+            remedy=by_hand("see who it is, on that machine", "nvidia-smi"),
+            subject=subject,
+        )
     if not processes:
         return warn(
             f"{summary}, by {_UNSEEN}",
@@ -238,7 +277,7 @@ CHECKS: tuple[Check, ...] = (
         group="gpu",
         title="no other process holds the GPUs' memory",
         look=memory,
-        needs=("holders",),
+        uses=("holders",),
         source="vllm-project/vllm#42017",
     ),
     Check(

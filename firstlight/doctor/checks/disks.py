@@ -8,8 +8,10 @@ from pathlib import PurePosixPath
 
 from firstlight.doctor.check import Check
 from firstlight.doctor.evidence import Evidence, seen
-from firstlight.doctor.findings import Finding, by_hand, fail, ok, skip, warn
+from firstlight.doctor.findings import Finding, Remedy, by_hand, fail, ok, skip, warn
+from firstlight.doctor.judging import barriers, names, remedy_for, settled
 from firstlight.planning.places import COMFORT, best_mount, default_home, home_on, mount_of
+from firstlight.planning.plan import Refusal
 from firstlight.planning.rules import gigabytes
 
 TEMPORARY = 4_000_000_000
@@ -22,29 +24,62 @@ def room(evidence: Evidence) -> Iterable[Finding]:
     if evidence.machine.disks is None:
         yield skip("what disks there are is unknown")
         return
-    fitting: list[str] = []
-    for plan in evidence.plans:
-        if plan.build is not None and plan.needs is not None and plan.home is not None:
-            fitting.append(f"{plan.engine} {gigabytes(plan.needs.disk)}")
-            continue
-        refusals = [refusal for refusal in plan.refused if refusal.rule == "disk"]
-        if refusals:
-            first = refusals[0]
-            yield fail(
-                f"no room for {plan.engine}",
-                detail="Environment, model and the next update beside the old one all lie in one home.",
-                evidence=f"{first.build}: {first.reason}",
-                affects=[plan.engine],
-                remedy=by_hand("make room, or put the home elsewhere", first.remedy)
-                if first.remedy
-                else by_hand("make room"),
-                subject=plan.engine,
-            )
-    homes = {plan.home for plan in evidence.plans if plan.home is not None}
+    machine = settled(evidence)
+    own = mount_of(machine, _home(evidence))
+    if own is not None and own.writable is False:
+        yield skip("the home cannot be written, so its room is of no use (disk-writable)")
+    else:
+        yield from _without_room(evidence)
+        yield from _smaller(evidence)
+    homes = {plan.home for plan in evidence.plans if plan.build is not None and plan.home is not None}
     for home in sorted(homes):
-        place = mount_of(evidence.machine, home)
+        place = mount_of(machine, home)
         free = f"{gigabytes(place.free)} free on {place.mount}" if place and place.free is not None else "room unknown"
-        yield ok(f"{home}: {free}; needed: {', '.join(fitting)}", subject=home)
+        needed = [
+            f"{plan.engine} {gigabytes(plan.needs.disk)}"
+            for plan in evidence.plans
+            if plan.home == home and plan.build is not None and plan.needs is not None
+        ]
+        yield ok(f"{home}: {free}; needed: {', '.join(needed)}", subject=home)
+
+
+def _without_room(evidence: Evidence) -> Iterable[Finding]:
+    """Tell the engines for which there is no room, together where the same remedy mends them."""
+    found: dict[tuple[str, ...], list[tuple[str, Refusal]]] = {}
+    for plan in evidence.plans:
+        refusal = next((item for item in plan.refused if item.rule == "disk"), None)
+        if plan.build is None and refusal is not None:
+            found.setdefault(tuple(_room_for(plan.engine, refusal).commands), []).append((plan.engine, refusal))
+    for group in found.values():
+        engines = [engine for engine, _refusal in group]
+        yield fail(
+            f"no room for {names(engines)}",
+            detail="Environment, model and the next update beside the old one all lie in one home.",
+            evidence="\n".join(f"{refusal.build}: {refusal.reason}" for _engine, refusal in group),
+            affects=engines,
+            remedy=_room_for(*group[0]),
+            subject=", ".join(engines),
+        )
+
+
+def _smaller(evidence: Evidence) -> Iterable[Finding]:
+    """Tell engines that get an older release, or the processor, because the disk has no room for another build."""
+    for barrier in barriers(evidence, "disk"):
+        if barrier.instead or barrier.on_cpu:
+            yield warn(
+                f"no room for {barrier.release}{'' if barrier.instead else ' on the GPU'}",
+                detail=f"{barrier.instead} is taken instead." if barrier.instead else "It would run on the CPU.",
+                evidence=f"{barrier.refusal.build}: {barrier.refusal.reason}",
+                affects=[barrier.engine],
+                remedy=_room_for(barrier.engine, barrier.refusal),
+                subject=barrier.engine,
+            )
+
+
+def _room_for(engine: str, refusal: Refusal) -> Remedy:
+    """Return how room is made: another mount where one has it, else words."""
+    remedy = remedy_for(refusal, engine)
+    return remedy if remedy is not None and remedy.commands else by_hand("make room there")
 
 
 def writable(evidence: Evidence) -> Iterable[Finding]:
@@ -122,6 +157,9 @@ def bigger(evidence: Evidence) -> Iterable[Finding]:
 
 def persistent(evidence: Evidence) -> Iterable[Finding]:
     """Tell when a restart empties the home's mount."""
+    if evidence.machine.disks is None:
+        yield skip("what disks there are is unknown")
+        return
     homes = {plan.home for plan in evidence.plans if plan.home is not None} or {_home(evidence)}
     lost = []
     for home in sorted(homes):
@@ -155,6 +193,8 @@ def persistent(evidence: Evidence) -> Iterable[Finding]:
 
 def answering(evidence: Evidence) -> Iterable[Finding]:
     """Tell mounts that do not answer: whatever touches them hangs."""
+    if evidence.machine.disks is None:
+        yield skip("what disks there are is unknown")
     silent = [problem for problem in evidence.machine.problems if problem.probe.startswith("disks:")]
     for problem in silent:
         mount = problem.probe.partition(":")[2]

@@ -10,7 +10,7 @@ import msgspec
 from firstlight.doctor.check import Check
 from firstlight.doctor.evidence import Evidence, seen
 from firstlight.doctor.findings import Finding, Remedy, by_hand, fail, ok, skip, warn
-from firstlight.doctor.judging import barriers, names
+from firstlight.doctor.judging import barriers, names, passed, remedy_for, settled
 from firstlight.machine.facts import Machine, NvidiaProblem
 from firstlight.planning.devices import has_nvidia, nvidia_gpus
 from firstlight.planning.versions import numbers
@@ -24,7 +24,7 @@ _INSTALL = {
     "arch": ("sudo pacman -S nvidia",),
 }
 _MANUAL = "install it as https://docs.nvidia.com/datacenter/tesla/driver-installation-guide/ says, and reboot"
-_CONTAINER = "start the container with its GPUs: docker run --gpus all -e NVIDIA_DRIVER_CAPABILITIES=compute,utility …"
+_CONTAINER = "start the container with its GPUs: docker run --gpus all -e NVIDIA_DRIVER_CAPABILITIES=compute,utility"
 
 
 class _Trouble(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,7 +146,8 @@ def driver(evidence: Evidence) -> Iterable[Finding]:
     elif machine.nvidia.driver is None and machine.nvidia.cuda is None:
         yield skip("the NVIDIA driver does not tell its version")
     else:
-        runs = f", runs CUDA up to {machine.nvidia.cuda}" if machine.nvidia.cuda else ""
+        counted = settled(evidence).nvidia or machine.nvidia
+        runs = f", runs CUDA up to {counted.cuda}" if counted.cuda else ""
         yield ok(f"NVIDIA driver {machine.nvidia.driver or 'of unknown version'}{runs}")
 
 
@@ -202,11 +203,12 @@ def _trouble(trouble: _Trouble) -> Callable[[Evidence], Iterable[Finding]]:
 
 def driver_cuda(evidence: Evidence) -> Iterable[Finding]:
     """Hold the driver against the newest release of each engine."""
-    nvidia = evidence.machine.nvidia
+    nvidia = settled(evidence).nvidia
     if nvidia is None:
         yield skip(_NO_NVIDIA if not has_nvidia(evidence.machine) else "there is no NVIDIA driver")
         return
-    have = f"driver {nvidia.driver}" if nvidia.driver else f"a driver for CUDA {nvidia.cuda}"
+    known = f"driver {nvidia.driver}" if nvidia.driver else f"a driver for CUDA {nvidia.cuda}" if nvidia.cuda else None
+    have = known or "the driver"
     found = barriers(evidence, "driver")
     for barrier in found:
         if barrier.instead:
@@ -215,7 +217,7 @@ def driver_cuda(evidence: Evidence) -> Iterable[Finding]:
                 detail=f"{barrier.instead} is the newest that it runs, and is taken instead.",
                 evidence=barrier.refusal.reason,
                 affects=[barrier.engine],
-                remedy=by_hand(barrier.refusal.remedy) if barrier.refusal.remedy else None,
+                remedy=remedy_for(barrier.refusal, barrier.engine),
                 subject=barrier.engine,
             )
         else:
@@ -224,10 +226,14 @@ def driver_cuda(evidence: Evidence) -> Iterable[Finding]:
                 detail="It would run on the CPU." if barrier.on_cpu else None,
                 evidence=f"{barrier.floor.build}: {barrier.floor.reason}",
                 affects=[barrier.engine],
-                remedy=by_hand(barrier.floor.remedy) if barrier.floor.remedy else None,
+                remedy=remedy_for(barrier.floor, barrier.engine),
                 subject=barrier.engine,
             )
-    if not found:
+    if not found and known is None:
+        yield skip("which CUDA the driver runs is unknown")
+    elif not found and not passed(evidence, "driver"):
+        yield skip(f"{have}: no engine has a build for the GPU here, for another reason")
+    elif not found:
         yield ok(f"{have} is new enough for the newest release of every engine that fits here")
 
 

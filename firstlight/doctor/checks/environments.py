@@ -167,7 +167,9 @@ def leftovers(evidence: Evidence) -> Iterable[Finding]:
                 f"{folder.engine}: {len(paths)} unfinished environment{'s' if len(paths) > 1 else ''} take up room",
                 detail="A build or a removal was killed; the next setup clears them away too.",
                 evidence="\n".join(paths),
-                remedy=by_itself("remove them", *(RemovePath(path=path) for path in paths)),
+                remedy=by_itself(
+                    "remove them" if len(paths) > 1 else "remove it", *(RemovePath(path=path) for path in paths)
+                ),
                 subject=folder.engine,
             )
 

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from firstlight.doctor.check import Check
 from firstlight.doctor.evidence import DAMAGED, PLAN, Evidence, seen
 from firstlight.doctor.findings import Finding, by_hand, fail, ok, skip, warn
-from firstlight.doctor.judging import barriers
+from firstlight.doctor.judging import Barrier, barriers, names, passed, remedy_for, settled
+from firstlight.machine.facts import Machine
 from firstlight.planning.case import gigabytes
 from firstlight.planning.contradictions import sensible
-from firstlight.planning.devices import nvidia_gpus
+from firstlight.planning.devices import has_nvidia, nvidia_gpus
 
 OPEN_FILES = 65_535
 """What servers with many connections raise the soft limit to (vllm/utils, set_ulimit, 0.10–0.33)."""
@@ -57,6 +58,22 @@ def facts(evidence: Evidence) -> Iterable[Finding]:
             remedy=by_hand("look at the facts, and at what the machine itself says", "firstlight machine"),
             subject=probe,
         )
+    missing = _missing(evidence.machine)
+    if missing and not evidence.machine.problems:
+        yield skip(f"these facts do not tell: {names(missing)}")
+
+
+def _missing(machine: Machine) -> list[str]:
+    """Return what plans rest on and these facts leave out."""
+    host = machine.host
+    known = {
+        "the processor": host.arch,
+        "the C library": host.libc_version,
+        "the memory": machine.memory.total,
+        "the disks": machine.disks,
+        "the GPUs": machine.gpus,
+    }
+    return [name for name, fact in known.items() if fact is None]
 
 
 def contradictions(evidence: Evidence) -> Iterable[Finding]:
@@ -69,23 +86,76 @@ def contradictions(evidence: Evidence) -> Iterable[Finding]:
 
 def libc(evidence: Evidence) -> Iterable[Finding]:
     """Hold the C library against what the engines' wheels ask for."""
-    host = evidence.machine.host
+    host = settled(evidence).host
+    have = " ".join(filter(None, [host.libc or "the C library", host.libc_version]))
     found = barriers(evidence, "libc")
+    if found and host.libc not in {"glibc", None}:
+        yield _another_libc(have, found)
+        return
     for barrier in found:
+        reason = barrier.refusal if barrier.instead else barrier.floor
+        taken = f"{barrier.instead} is taken instead." if barrier.instead else None
         how = warn if barrier.instead or barrier.on_cpu else fail
+        what = barrier.release if barrier.instead else f"every build of {barrier.engine} that could run here"
         yield how(
-            f"{host.libc or 'the C library'} {host.libc_version or ''} is too old for {barrier.release}".replace(
-                "  ", " "
-            ),
+            f"{have} is too old for {what}",
+            detail="It would run on the CPU." if barrier.on_cpu else taken,
+            evidence=f"{reason.build}: {reason.reason}",
+            affects=[barrier.engine],
+            remedy=remedy_for(reason, barrier.engine),
+            subject=barrier.engine,
+        )
+    if not found and host.libc_version is None:
+        yield skip("the C library is unknown")
+    elif not found and not passed(evidence, "libc"):
+        yield skip(f"C library: {have}; no engine fits here for another reason")
+    elif not found:
+        yield ok(f"C library: {have}, enough for the newest release of every engine that fits here")
+
+
+def _another_libc(have: str, found: list[Barrier]) -> Finding:
+    """Return one finding for all engines: there is one cause."""
+    engines = [barrier.engine for barrier in found]
+    how = warn if all(barrier.instead or barrier.on_cpu for barrier in found) else fail
+    return how(
+        f"{have} is another C library than the one that the engines' programs are made for",
+        detail=f"Those of {names(engines)} need glibc: none of them starts here.",
+        evidence="\n".join(f"{barrier.refusal.build}: {barrier.refusal.reason}" for barrier in found),
+        affects=engines,
+        remedy=remedy_for(found[0].refusal, engines[0]),
+    )
+
+
+def processor(evidence: Evidence) -> Iterable[Finding]:
+    """Hold the processor's instruction sets against the builds that run on it."""
+    yield from _of_processor(evidence, "cpu", "this processor", evidence.machine.cpu.flags is not None)
+
+
+def main_memory(evidence: Evidence) -> Iterable[Finding]:
+    """Hold main memory against the builds that run a model in it."""
+    total = evidence.machine.memory.total
+    have = f"{gigabytes(total)} of main memory" if total is not None else "main memory"
+    yield from _of_processor(evidence, "memory", have, total is not None)
+
+
+def _of_processor(evidence: Evidence, rule: str, have: str, known: bool) -> Iterable[Finding]:
+    if has_nvidia(evidence.machine):
+        yield skip(f"{have}: engines run on the NVIDIA GPU here")
+        return
+    found = barriers(evidence, rule)
+    for barrier in found:
+        yield warn(
+            f"{have} is not enough for {barrier.release if barrier.instead else f'any build of {barrier.engine}'}",
             detail=f"{barrier.instead} is taken instead." if barrier.instead else None,
             evidence=f"{barrier.refusal.build}: {barrier.refusal.reason}",
             affects=[barrier.engine],
-            remedy=by_hand(barrier.refusal.remedy) if barrier.refusal.remedy else None,
+            remedy=remedy_for(barrier.refusal, barrier.engine),
             subject=barrier.engine,
         )
-    if not found:
-        have = f"{host.libc} {host.libc_version}" if host.libc_version else "unknown"
-        yield ok(f"C library: {have}, enough for the newest release of every engine that fits here")
+    if not known:
+        yield skip(f"{have}: unknown")
+    elif not found and not passed(evidence, rule):
+        yield skip(f"{have}: no engine fits here for another reason")
 
 
 def wsl(evidence: Evidence) -> Iterable[Finding]:
@@ -115,7 +185,9 @@ def sudo(evidence: Evidence) -> Iterable[Finding]:
         "password": "sudo asks for a password",
         "absent": "no sudo: everything goes into your own folders, services run as user units or in the foreground",
     }
-    if host.sudo is None:
+    if host.uid == 0:
+        yield ok(words["root"])
+    elif host.sudo is None:
         yield skip("whether sudo works is unknown")
     else:
         yield ok(words.get(host.sudo, f"sudo: {host.sudo}"))
@@ -134,7 +206,7 @@ def shared_memory(evidence: Evidence) -> Iterable[Finding]:
     else:
         container = evidence.machine.host.container
         remedy = (
-            by_hand("start the container with more (Docker's default is 64 MB)", "docker run --shm-size=16g …")
+            by_hand("start the container with more (Docker's default is 64 MB): docker run --shm-size=16g")
             if container
             else by_hand("make it bigger until the next boot", "sudo mount -o remount,size=16G /dev/shm", root=True)
         )
@@ -159,7 +231,7 @@ def open_files(evidence: Evidence) -> Iterable[Finding]:
             detail="With many connections at once a server stops taking new ones (`Too many open files`).",
             evidence=f"soft {limit.soft}, hard {limit.hard}",
             affects=[page.engine for page in evidence.catalogue.engines.values() if page.tensor_parallel],
-            remedy=by_hand("start the container with more", f"docker run --ulimit nofile={OPEN_FILES}:{OPEN_FILES} …")
+            remedy=by_hand(f"start the container with more: docker run --ulimit nofile={OPEN_FILES}:{OPEN_FILES}")
             if evidence.machine.host.container
             else by_hand(
                 "raise it for every user, and log in again",
@@ -199,6 +271,20 @@ CHECKS: tuple[Check, ...] = (
         title="the C library is new enough for the engines' wheels",
         look=libc,
         source="platform tags of the wheels (PEP 600), and symbol versions where a tag lies",
+    ),
+    Check(
+        id="processor",
+        group="host",
+        title="the processor has the instruction sets that builds for it ask for",
+        look=processor,
+        source="instruction sets of the CPU builds in envs/",
+    ),
+    Check(
+        id="main-memory",
+        group="host",
+        title="main memory holds what runs on the processor",
+        look=main_memory,
+        source="memory of the CPU builds in envs/",
     ),
     Check(id="wsl", group="host", title="the Windows Subsystem for Linux is one that has GPUs", look=wsl),
     Check(id="sudo", group="host", title="whether this user can become root", look=sudo),

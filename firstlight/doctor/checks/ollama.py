@@ -35,7 +35,8 @@ def _again(copy: Copy) -> Remedy:
     prefix = str(Path(copy.real).parent.parent)
     if prefix in _PREFIXES:
         return by_hand("install it whole again, with its own installer", _INSTALLER, root=True)
-    return by_hand(f"take {prefix}/lib/ollama away, and unpack the whole archive of its release into {prefix}")
+    words = f"take {prefix}/lib/ollama away, and unpack the whole archive of its release into {prefix}"
+    return by_hand(words, root=not copy.ours)
 
 
 def copies(evidence: Evidence) -> Iterable[Finding]:
@@ -108,7 +109,7 @@ def on_gpu(evidence: Evidence) -> Iterable[Finding]:
             detail=f"{what}; a restart after the remedy shows whether it helped: ollama ps",
             evidence=without_secrets(why.line) if why is not None else None,
             affects=[_ENGINE],
-            remedy=remedy_of(cause)
+            remedy=remedy_of(cause, evidence.machine)
             if cause is not None
             else by_hand("see what it said", "journalctl -u ollama -n 200"),
             source=cause.source if cause is not None else None,
@@ -144,7 +145,7 @@ def log(evidence: Evidence) -> Iterable[Finding]:
                 f"its log: {cause.cause}",
                 evidence=without_secrets(item.found.excerpt),
                 affects=[_ENGINE],
-                remedy=remedy_of(cause),
+                remedy=remedy_of(cause, evidence.machine),
                 source=cause.source,
                 subject=cause.id,
             )

@@ -10,6 +10,7 @@ from firstlight.doctor.findings import Finding, Remedy, RemovePath, by_hand, by_
 from firstlight.doctor.probes.services import EndedSeen, OpenServer, RecordSeen, UnitSeen
 from firstlight.doctor.secrets import without_secrets
 from firstlight.doctor.story import LogStory, remedy_of
+from firstlight.machine.facts import Machine
 
 _WIDTH = 200
 
@@ -17,14 +18,14 @@ _WIDTH = 200
 class _Why:
     """What a log tells of a failure, as the parts of a finding."""
 
-    def __init__(self, story: LogStory | None, otherwise: Remedy) -> None:
+    def __init__(self, story: LogStory | None, otherwise: Remedy, machine: Machine) -> None:
         first = story.causes[0].found if story is not None and story.causes else None
         self.cause = first.cause if first is not None else None
         self.words = self.cause.cause if self.cause is not None else ""
         if first is not None and self.cause is None:
             self.words = f"its log says: {without_secrets(first.line)[:_WIDTH]}"
         self.evidence = without_secrets(first.excerpt) if first is not None else None
-        self.remedy = remedy_of(self.cause) if self.cause is not None else otherwise
+        self.remedy = remedy_of(self.cause, machine) if self.cause is not None else otherwise
         self.source = self.cause.source if self.cause is not None else None
 
 
@@ -36,7 +37,7 @@ def failed_units(evidence: Evidence) -> Iterable[Finding]:
         return
     for unit in units:
         if unit.failed:
-            yield _failed(unit)
+            yield _failed(unit, evidence.machine)
         elif unit.active == "active":
             yield ok(f"{unit.name}.service is running", subject=unit.name)
         elif unit.active == "inactive" and unit.enabled == "enabled":
@@ -51,9 +52,9 @@ def failed_units(evidence: Evidence) -> Iterable[Finding]:
         yield skip("systemd does not run here, or did not answer")
 
 
-def _failed(unit: UnitSeen) -> Finding:
+def _failed(unit: UnitSeen, machine: Machine) -> Finding:
     journal = f"journalctl {'--user ' if unit.scope == 'user' else ''}-u {unit.name} -n 200 --no-pager"
-    why = _Why(unit.story, by_hand("read its journal", journal))
+    why = _Why(unit.story, by_hand("read its journal", journal), machine)
     again = f", started again {unit.restarts} times" if unit.restarts else ""
     how = f"{unit.result}, exit status {unit.status}{again}" if unit.result else f"exit status {unit.status}{again}"
     return fail(
@@ -77,8 +78,12 @@ def records(evidence: Evidence) -> Iterable[Finding]:
     if not services.records and not services.damaged_records and not services.ended:
         yield skip("no server was started with --detach")
     for record in services.records:
-        yield ok(f"{record.name} answers at {record.endpoint}", subject=record.name) if record.alive else _dead(record)
-    yield from map(_ended, services.ended)
+        yield (
+            ok(f"{record.name} answers at {record.endpoint}", subject=record.name)
+            if record.alive
+            else _dead(record, evidence.machine)
+        )
+    yield from (_ended(server, evidence.machine) for server in services.ended)
     for path in services.damaged_records:
         yield warn(
             f"{path} does not record a server",
@@ -87,8 +92,8 @@ def records(evidence: Evidence) -> Iterable[Finding]:
         )
 
 
-def _ended(server: EndedSeen) -> Finding:
-    why = _Why(server.story, by_hand("read its log", f"less +G {server.log}"))
+def _ended(server: EndedSeen, machine: Machine) -> Finding:
+    why = _Why(server.story, by_hand("read its log", f"less +G {server.log}"), machine)
     engine = server.story.engine if server.story is not None and server.story.certain else None
     return warn(
         f"the server {server.name} ended with exit status {server.status}{': ' + why.words if why.words else ''}",
@@ -101,11 +106,11 @@ def _ended(server: EndedSeen) -> Finding:
     )
 
 
-def _dead(record: RecordSeen) -> Finding:
+def _dead(record: RecordSeen, machine: Machine) -> Finding:
     forget = by_itself(
         "forget it; its log stays", RemovePath(path=record.path), commands=(f"firstlight down {record.name}",)
     )
-    why = _Why(record.story, forget)
+    why = _Why(record.story, forget, machine)
     return warn(
         f"the server {record.name} ({record.engine}, {record.model}) is dead{': ' + why.words if why.words else ''}",
         detail=f"It was started with --detach and has ended. Its log: {record.log}",
