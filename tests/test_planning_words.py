@@ -242,6 +242,15 @@ def test_without_a_gpu_a_cpu_build_for_another_processor_is_the_nearest() -> Non
     assert refusals(decide(with_gpu, *BUILDS, cpu="no_gpu"))["cpu"][0] == "arch"
 
 
+def test_what_the_catalogue_warns_of_is_said_below_the_capability_that_it_names() -> None:
+    wary = build("wary", caution="no attention back end below 8.0", caution_below="8.0", capabilities=["7.5", "8.0"])
+    for capability, told in (("7.5", True), ("8.0", False), ("8.6", False)):
+        plan = decide(machine(capability), wary)
+        assert (wary.caution in plan.warnings, wary.caution in plan.because) == (told, told)
+    always = build("always", caution="mind the step")
+    assert "mind the step" in decide(machine("8.0"), always).warnings
+
+
 def test_of_many_releases_the_newest_are_listed_and_the_near_ones_apart() -> None:
     many = [build(f"b{n}", f"1.{n}", "13.0") for n in range(40)]
     with pytest.raises(UsageError) as caught:

@@ -160,6 +160,10 @@ class Build(_Data, frozen=True, kw_only=True):
     """Environment variables that the engine needs with this build."""
     flags: list[str] = []
     """Flags that its server needs with this build."""
+    caution: str | None = None
+    """What must be said when it is chosen, in words."""
+    caution_below: str | None = None
+    """Said only where a GPU lies below this compute capability."""
     tolerated: dict[str, str] = {}
     """Model modules, by name or shell pattern, that do not import in this build, and why that is no harm."""
     sizes: Sizes

@@ -6,7 +6,7 @@ from firstlight.planning.case import Case, command, gigabytes
 from firstlight.planning.devices import has_nvidia, is_slice, nvidia_gpus
 from firstlight.planning.gpu_rules import by_ptx, native_for
 from firstlight.planning.torch import Torch
-from firstlight.planning.versions import major
+from firstlight.planning.versions import at_least, major
 
 
 def because(case: Case, torch: Torch, told: list[str]) -> list[str]:
@@ -50,6 +50,7 @@ def warnings(case: Case, torch: Torch, fallback: Case | None) -> list[str]:
             for gpu in case.devices.unmatched
         ]
         lines += _slices(case)
+        lines += _caution(case)
         lines += _compatibility(case, fallback)
     if torch.source == "registry":
         lines.append(
@@ -57,6 +58,13 @@ def warnings(case: Case, torch: Torch, fallback: Case | None) -> list[str]:
             f"{gigabytes(torch.needs.download)} to download and {gigabytes(torch.needs.disk)} on disk"
         )
     return lines
+
+
+def _caution(case: Case) -> list[str]:
+    """Return what the catalogue says to whoever takes this build on such a GPU."""
+    build, lowest = case.build, case.devices.lowest_capability
+    concerned = build.caution_below is None or (lowest is not None and not at_least(lowest, build.caution_below))
+    return [build.caution] if build.caution and concerned else []
 
 
 def _slices(case: Case) -> list[str]:
