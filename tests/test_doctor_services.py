@@ -98,7 +98,7 @@ class TestUnits:
         monkeypatch.setattr(services, "SHOW_SECONDS", 0.3)
         began = time.monotonic()
         found = seen(UNITS, shown(tmp_path / "bin", FAILED, more="/bin/sleep 30"))
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20  # it would hang for 30
         assert [finding.status for finding in judge("services", services=found)] == ["skip"]
 
     @pytest.mark.parametrize("output", ["", "\n\n\n", "Id\nActiveState", "nonsense=\n\n=x", "\0\0"])
