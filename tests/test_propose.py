@@ -19,12 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli
 from support.loopback_index import LoopbackIndex, make_wheel, serve
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 PROGRAM = Path(__file__).parents[1] / "scripts" / "propose_build.py"
 NOISE = os.urandom(1 << 20)  # what nobody needs of a wheel, so that it counts when it is fetched
@@ -158,7 +154,7 @@ def propose(envs: Path, *words: str, code: int = 0) -> subprocess.CompletedProce
 
 def entries(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
     """The entries that were printed, as TOML: comments and all must be pasteable."""
-    found: list[dict[str, Any]] = tomllib.loads(done.stdout)["build"]
+    found: list[dict[str, Any]] = tomli.loads(done.stdout)["build"]
     return found
 
 

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
+import tomli
 
 from firstlight.catalogue.completing import completed
 from firstlight.catalogue.types import Build, Catalogue, CudaLine, EngineEntry, Mirrors, Platforms, TorchLine
 from firstlight.errors import FirstlightError, UsageError, did_you_mean
 from firstlight.resources import data_folder
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 if TYPE_CHECKING:
     from firstlight.catalogue.locating import Lines
@@ -62,8 +57,8 @@ def read_text(path: Path) -> str:
 def parse_toml(path: Path, text: str, kind: type[_T]) -> _T:
     """Do what `read_toml` does, with the text of the file at hand."""
     try:
-        raw: Any = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        raw: Any = tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
         from firstlight.catalogue.locating import line_of_syntax
 
         raise CatalogueError(path, line_of_syntax(text, str(error)), str(error)) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -118,13 +117,11 @@ def _distribution(url: str) -> str:
 
 
 def _read_lock(lock: Path) -> dict[str, InstalledPackage]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
+    import tomli
+
     try:
-        document: Mapping[str, Any] = tomllib.loads(lock.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError):
+        document: Mapping[str, Any] = tomli.loads(lock.read_text(encoding="utf-8"))
+    except (OSError, tomli.TOMLDecodeError):
         return {}
     found = {}
     for entry in document.get("packages", []):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -181,12 +180,10 @@ def own_index(variables: Mapping[str, str]) -> bool:
     file = variables.get("UV_CONFIG_FILE") or uv_configuration().get("UV_CONFIG_FILE")
     if not file:
         return False
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
+    import tomli
+
     try:
-        told = tomllib.loads(Path(file).read_text(encoding="utf-8"))
+        told = tomli.loads(Path(file).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return any(key in table for table in (told, told.get("pip", {})) for key in _INDEX_KEYS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -111,12 +110,10 @@ def load_hubs() -> Hubs:
     Raises:
         msgspec.ValidationError: a key is unknown or of the wrong kind; its place is named.
     """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
+    import tomli
+
     with (data_folder("envs") / "hubs.toml").open("rb") as stream:
-        return msgspec.convert(tomllib.load(stream), Hubs)
+        return msgspec.convert(tomli.load(stream), Hubs)
 
 
 def endpoints(hubs: Hubs, environment: Mapping[str, str] | None = None) -> list[HubEndpoint]:

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import tomli
 from packaging.utils import canonicalize_name
 from proposing.web import Web
 
@@ -18,11 +19,6 @@ from firstlight.environments.pipconfig import PipSettings, local_folder, redact,
 from firstlight.environments.uv_program import find_uv
 from firstlight.errors import FirstlightError
 from firstlight.planning.versions import numbers
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 _GLIBCS = ("2.17", "2.28", *(f"2.{minor}" for minor in range(31, 41)))  # uv 0.13, --python-platform
 _NCCL = re.compile(r"nvidia-nccl-cu\d+")
@@ -120,7 +116,7 @@ def _environment(variables: dict[str, str]) -> dict[str, str]:
 
 
 def _read(lock: Path, web: Web) -> Resolution:
-    document = tomllib.loads(lock.read_text(encoding="utf-8"))
+    document = tomli.loads(lock.read_text(encoding="utf-8"))
     packages: dict[str, str] = {}
     sizes: list[int] = []
     unsized: list[str] = []
