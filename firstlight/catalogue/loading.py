@@ -11,6 +11,7 @@ import msgspec
 import tomli
 
 from firstlight.catalogue.completing import completed
+from firstlight.catalogue.locks import locks_of
 from firstlight.catalogue.types import Build, Catalogue, CudaLine, EngineEntry, Mirrors, Platforms, TorchLine
 from firstlight.errors import FirstlightError, UsageError, did_you_mean
 from firstlight.resources import data_folder
@@ -208,7 +209,9 @@ def _page(folder: Path, path: Path) -> EngineEntry:
     builds: list[Build] = []
     for number, build in enumerate(page.build):
         try:
-            builds.append(completed(build, lines, torches))
+            whole = completed(build, lines, torches)
+            locks = locks_of(path.parent / build.id, whole) if page.kind == "wheels" else {}
+            builds.append(msgspec.structs.replace(whole, locks=locks) if locks else whole)
         except ValueError as error:
             raise CatalogueError(path, _lines(text).of("build", number), f"build {build.id}: {error}") from error
     return msgspec.structs.replace(page, build=builds)
@@ -264,15 +267,27 @@ def find_engine(catalogue: Catalogue, name: str) -> EngineEntry:
     return entry
 
 
+def known_build(entry: EngineEntry, build_id: str) -> Build | None:
+    """Return a build of an engine by its id, also one of a release that another one's entry covers; None: none."""
+    found = next((build for build in entry.build if build.id == build_id), None)
+    if found is not None or not any(build.covers for build in entry.build):
+        return found
+    from firstlight.catalogue.releases import release_builds, release_of_id
+
+    release = release_of_id(entry, build_id)
+    covered = release_builds(entry, release) if release is not None else []
+    return next((build for build in covered if build.id == build_id), None)
+
+
 def find_build(entry: EngineEntry, build_id: str) -> Build:
     """Return a build of an engine by its id.
 
     Raises:
         UsageError: there is no such build; near ids are offered.
     """
-    for build in entry.build:
-        if build.id == build_id:
-            return build
+    found = known_build(entry, build_id)
+    if found is not None:
+        return found
     known = [build.id for build in entry.build]
     raise UsageError(
         f'{entry.engine} has no build "{build_id}"{did_you_mean(build_id, known)}',

@@ -139,7 +139,8 @@ class Build(_Data, frozen=True, kw_only=True):
     """Bytes of main memory that it needs to start on the CPU."""
     system_libraries: list[SystemLibrary] = []
     """Shared libraries that the system must have."""
-    integrity: Literal["locked", "pinned"] = "pinned"
+    locks: dict[str, Literal["locked", "pinned"]] = {}
+    """By Python, what its locks hold (filled in): every file by its hash, or some by their version alone."""
     wheel: Wheel | None = None
     """The engine's own wheel, where it is fetched by its address."""
     assets: list[Asset] = []
@@ -154,6 +155,8 @@ class Build(_Data, frozen=True, kw_only=True):
     """Distributions that must stay out, though metadata asks for them."""
     overrides: list[str] = []
     """Requirements that replace what metadata says."""
+    newest: str | None = None
+    """The last day whose packages its lock may hold, ISO 8601: an old set with today's packages may not work."""
     registry_torch: RegistryTorch | None = None
     metadata_shims: list[MetadataShim] = []
     environment: dict[str, str] = {}
@@ -193,6 +196,25 @@ class Examination(_Data, frozen=True, kw_only=True):
     """Patterns of what the engine says where there is no GPU: without a driver such a failure is none."""
 
 
+class AsService(_Data, frozen=True, kw_only=True):
+    """What is to be known of an engine that runs as a service."""
+
+    metrics_path: str | None = None
+    """Its page of metrics (Prometheus text)."""
+    requests_metric: str | None = None
+    """The counter on that page that counts answered requests."""
+    memory_flags: list[str] = []
+    """The flags that say which part of a GPU's memory it takes."""
+    memory_share: float | None = None
+    """The part that it takes by itself; None: as much as the model needs."""
+    on_demand: bool = False
+    """Whether it loads the models of its own store as they are asked for, so that a service needs to name none."""
+    probe: list[str] = []
+    """Words of its own program that end with 0 once its server answers, where it brings no Python."""
+    unit: str | None = None
+    """Pattern of the systemd unit that its own installer writes."""
+
+
 class EngineEntry(_Data, frozen=True, kw_only=True):
     """One engine's page of the catalogue: envs/<engine>/builds.toml."""
 
@@ -217,6 +239,7 @@ class EngineEntry(_Data, frozen=True, kw_only=True):
     """The flag that makes its server ask for a key; None: it has no such flag, its API is open to all who reach it."""
     key_variable: str | None = None
     """The environment variable that does the same."""
+    service: AsService = AsService()
     kind: Literal["wheels", "archive"] = "wheels"
     """How it is installed: into a Python environment, or by unpacking a release archive."""
     examination: Examination | None = None

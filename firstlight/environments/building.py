@@ -10,6 +10,7 @@ import msgspec
 
 from firstlight.environments.conda import CondaPackage, create_prefix
 from firstlight.environments.distributions import InstalledPackage, add_metadata_shim, canonical, python_minor
+from firstlight.environments.locking.conda_files import from_canonical, specs_of, stock
 from firstlight.environments.pipconfig import PipSettings, network_variables
 from firstlight.environments.platforms import conda_overrides
 from firstlight.environments.spec import EnvironmentSpec
@@ -75,16 +76,7 @@ def assemble(
     python = prefix / "bin" / "python"
     conda: list[CondaPackage] = []
     if spec.kind == "conda":
-        conda = create_prefix(
-            prefix,
-            spec.conda_specs,
-            spec.channels,
-            home.conda_cache,
-            step=Phase(step),
-            log=log,
-            hold=hold,
-            variables=network_variables(settings, os.environ) | conda_overrides(spec.wheels.platform),
-        )
+        conda = _conda(prefix, spec, home, settings, step=step, log=log, hold=hold)
     else:
         create_venv(
             prefix, spec.python_path or spec.python, cache=home.wheel_cache, step=Phase(step), log=log, hold=hold
@@ -99,6 +91,29 @@ def assemble(
     for name, version in spec.shims:
         add_metadata_shim(python, name, version)
     return Contents(conda, wheels)
+
+
+def _conda(
+    prefix: Path,
+    spec: EnvironmentSpec,
+    home: Home,
+    settings: PipSettings,
+    *,
+    step: Step,
+    log: Path,
+    hold: tuple[int, ...],
+) -> list[CondaPackage]:
+    """Make the conda part: of the very packages of a lock, else of what a solver finds in the channels."""
+    variables = network_variables(settings, os.environ) | conda_overrides(spec.wheels.platform)
+    specs, channels = spec.conda_specs, spec.channels
+    if spec.conda_locked:
+        archives = home.conda_cache / "archives"
+        channels = (stock(spec.conda_locked, spec.channels, archives, settings, step=Phase(step)),)
+        specs = specs_of(spec.conda_locked)
+    made = create_prefix(
+        prefix, specs, channels, home.conda_cache, step=Phase(step), log=log, hold=hold, variables=variables
+    )
+    return from_canonical(made, channels[0], prefix) if spec.conda_locked else made
 
 
 def _wheels(

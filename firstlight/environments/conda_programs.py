@@ -81,7 +81,15 @@ def install_words(program: CondaProgram, prefix: Path, specs: Sequence[str], cha
     words = [str(program.path), "install", "--yes", "--quiet", "--prefix", str(prefix), "--override-channels"]
     for channel in channels:
         words += ["--channel", channel]
-    return words + ["=".join(spec.split(maxsplit=1)) if spec[-1] == "*" else spec.replace(" ", "") for spec in specs]
+    return words + [_spelled(spec) for spec in specs]
+
+
+def _spelled(spec: str) -> str:
+    """Return a match spec as the programs take it in one word: `python=3.12.*`, `zstd=1.5.7=hb8e6e7a_2`."""
+    parts = spec.split()
+    if len(parts) == 3:  # name, version, build
+        return f"{parts[0]}={parts[1].lstrip('=')}={parts[2]}"
+    return "=".join(spec.split(maxsplit=1)) if spec[-1] == "*" else spec.replace(" ", "")
 
 
 def create_with(program: CondaProgram, order: Order, channels: Sequence[str]) -> list[CondaPackage] | Failure:

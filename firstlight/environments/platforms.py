@@ -37,13 +37,24 @@ def python_platform(host: Host, floor: str | None = None) -> str | None:
     wanted = host.libc_version or floor
     if wanted is None or wanted == this_libc():
         return None
-    minor = int(wanted.split(".")[1])
+    return platform_for(host.arch or platform.machine(), wanted)
+
+
+def platform_for(arch: str, libc: str | None) -> str:
+    """Return uv's name of a platform: the newest that it knows and that a glibc is not too old for.
+
+    Raises:
+        FirstlightError: the glibc is older than any wheel of today asks for.
+    """
+    if libc is None:
+        return f"{spelled(arch)}-unknown-linux-gnu"
+    minor = int(libc.split(".")[1])
     fitting = [known for known in _KNOWN if known <= minor]
     if not fitting:
         raise FirstlightError(
-            f"no wheels are made for glibc {wanted}", fix="use a newer distribution on that machine, or a container"
+            f"no wheels are made for glibc {libc}", fix="use a newer distribution on that machine, or a container"
         )
-    return f"{spelled(host.arch or platform.machine())}-manylinux_2_{fitting[-1]}"
+    return f"{spelled(arch)}-manylinux_2_{fitting[-1]}"
 
 
 def libc_of(target: str | None) -> str | None:

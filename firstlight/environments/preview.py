@@ -11,9 +11,17 @@ import msgspec
 from firstlight.environments.conda import attempts, worker_request
 from firstlight.environments.conda_list import environments_list
 from firstlight.environments.generations import Store
+from firstlight.environments.locking.conda_files import specs_of
 from firstlight.environments.pipconfig import PipSettings, redact
 from firstlight.environments.spec import MANIFEST, EnvironmentSpec
-from firstlight.environments.wheelset import install_words, needs_no_index, source_words, wish_files
+from firstlight.environments.wheelset import (
+    install_words,
+    locked_file,
+    locked_words,
+    needs_no_index,
+    source_words,
+    wish_files,
+)
 from firstlight.home import Home
 
 
@@ -47,10 +55,14 @@ def preview(store: Store, spec: EnvironmentSpec, settings: PipSettings | None = 
     without_index = needs_no_index(spec.wheels, settings or PipSettings())
     wishes = wish_files(spec.wheels, prefix, without_index=without_index)
     files += [PlannedFile(path=str(wish.file), content=wish.content) for wish in wishes]
+    if spec.wheels.locked:
+        held = "".join(f"{line}\n" for line in spec.wheels.locked)
+        files.append(PlannedFile(path=str(locked_file(prefix)), content=held))
     listing = environments_list() if spec.kind == "conda" else None
     if listing is not None:
         files.append(PlannedFile(path=str(listing), content=f"{prefix}\n"))
-    return Preview(files=files, commands=[_base(prefix, spec, store.home), _wheels(prefix, spec, store.home, settings)])
+    commands = [_base(prefix, spec, store.home), *_wheels(prefix, spec, store.home, settings or PipSettings())]
+    return Preview(files=files, commands=commands)
 
 
 def _base(prefix: Path, spec: EnvironmentSpec, home: Home) -> list[str]:
@@ -65,10 +77,14 @@ def _base(prefix: Path, spec: EnvironmentSpec, home: Home) -> list[str]:
             str(prefix),
         ]
     channels = next(iter(attempts(spec.channels)), ())
-    request = worker_request(prefix, spec.conda_specs, [redact(channel) for channel in channels], home.conda_cache)
+    specs = specs_of(spec.conda_locked) or spec.conda_specs
+    request = worker_request(prefix, specs, [redact(channel) for channel in channels], home.conda_cache)
     return [sys.executable, "-m", "firstlight.environments.conda_worker", json.dumps(request)]
 
 
-def _wheels(prefix: Path, spec: EnvironmentSpec, home: Home, settings: PipSettings | None) -> list[str]:
-    words = ["uv", *install_words(prefix / "bin" / "python", spec.wheels), "--cache-dir", str(home.wheel_cache)]
-    return [*words, *source_words(spec.wheels, settings or PipSettings())]
+def _wheels(prefix: Path, spec: EnvironmentSpec, home: Home, settings: PipSettings) -> list[list[str]]:
+    """Return the runs of uv: the lines of a lock first, then whatever it leaves to be resolved."""
+    python, wheels = prefix / "bin" / "python", spec.wheels
+    runs = [locked_words(python, wheels)] if wheels.locked else []
+    runs += [] if wheels.whole else [install_words(python, wheels)]
+    return [["uv", *words, "--cache-dir", str(home.wheel_cache), *source_words(wheels, settings)] for words in runs]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
 from firstlight.catalogue.loading import load_mirrors
 from firstlight.catalogue.types import Build
 from firstlight.environments.generations import EnvironmentSpec
+from firstlight.environments.locking.applying import conda_lock_for, lock_for, with_lock
 from firstlight.environments.owning import DirectWheel, Owned
 from firstlight.environments.pipconfig import absolute
 from firstlight.environments.platforms import python_platform
 from firstlight.environments.wheel_sources import encoded, file_name, wheel_url
 from firstlight.environments.wheels import WheelSet
 from firstlight.errors import FirstlightError
+from firstlight.home import Home
 from firstlight.machine.facts import Machine
 from firstlight.planning.plan import Plan
 from firstlight.planning.request import Request
@@ -36,8 +40,15 @@ def specification(plan: Plan, build: Build, machine: Machine, request: Request) 
         python_path=None if conda else python_of(machine, minor),
         channels=tuple(request.supply.channels or request.channels) if conda else (),
         conda_specs=(f"python {minor}.*", "pip") if conda else (),
+        conda_locked=conda_lock_for(plan, build, request),
         wheels=msgspec.structs.replace(
-            wheels_of(plan, build, request), platform=python_platform(machine.host, build.libc)
+            with_lock(
+                wheels_of(plan, build, request),
+                lock_for(plan, build, request),
+                build,
+                Home(Path(plan.home)) if plan.home else None,
+            ),
+            platform=python_platform(machine.host, build.libc),
         ),
         shims=tuple((shim.name, shim.version) for shim in build.metadata_shims),
         expected_download=plan.needs.download,

@@ -25,6 +25,8 @@ from firstlight.environments.uv_program import UvResult, find_uv, run_uv
 from firstlight.environments.wheelset import (
     WheelSet,
     install_words,
+    locked_file,
+    locked_words,
     needs_no_index,
     sources_of,
     wish_files,
@@ -92,17 +94,21 @@ def install_wheels(
         )
     cache.mkdir(parents=True, exist_ok=True)
     work = _Work(python, settings, cache, step, log, hold, expected_bytes, tuple(reinstall))
-    result, sources = work.install(wheels)
-    if result.returncode != 0:
-        raise explain(
-            result.messages,
-            what=", ".join(wheels.wishes[:3]),
-            sources=[*sources.owners, *sources.names],
-            prefix=prefix_of(python),
-            cache=cache,
-            needed=expected_bytes * _UNPACKED if expected_bytes else None,
-        )
-    return with_origins(_changed(result.messages), python, sources, cache, hold)
+    installed: dict[str, InstalledPackage] = {}
+    for install in ([work.install_locked] if wheels.locked else []) + ([] if wheels.whole else [work.install]):
+        result, sources = install(wheels)
+        if result.returncode != 0:
+            raise explain(
+                result.messages,
+                what=", ".join(wheels.wishes[:3]),
+                sources=[*sources.owners, *sources.names],
+                prefix=prefix_of(python),
+                cache=cache,
+                needed=expected_bytes * _UNPACKED if expected_bytes else None,
+            )
+        changed = with_origins(_changed(result.messages), python, sources, cache, hold)
+        installed |= {package.name: package for package in changed}
+    return list(installed.values())
 
 
 class _Work:
@@ -142,6 +148,41 @@ class _Work:
             elif not self._leave_out(sources, result):
                 return result, sources
 
+    def install_locked(self, wheels: WheelSet) -> tuple[UvResult, Sources]:
+        """Install the lines of a lock and return how it ended, with the sources of the last run."""
+        file = locked_file(prefix_of(self.python))
+        while True:
+            write_atomic(file, "".join(f"{line}\n" for line in self._addressed(wheels)))
+            sources = sources_of(wheels, self.settings, self.silent)
+            words = [*locked_words(self.python, wheels), *self.reinstall, *sources.arguments]
+            result = self._uv(words, sources)
+            if result.returncode == 0:
+                return result, sources
+            other = self._other_place(wheels, result)
+            if other is not None:
+                wheels = other
+            elif not self._leave_out(sources, result):
+                return result, sources
+
+    def _addressed(self, wheels: WheelSet) -> list[str]:
+        """Return the lines of a lock, those that others than the registry own with the addresses of their files.
+
+        What its owner's listing lacks keeps its bare line: that fails with its name, unless the registry has it.
+        """
+        owned = {item.name: item for item in wheels.owned}
+        direct = {item.name: item for item in wheels.direct}
+        named = {line: line.partition("==")[0] for line in wheels.locked}
+        lines = companion_lines(
+            [owned[name] for name in named.values() if name in owned],
+            self.settings,
+            python=python_minor(self.python),
+            arch=arch_of(wheels.locked_platform),
+            libc=libc_of(wheels.locked_platform),
+            further=True,
+        )
+        lines |= {name: direct[name].requirement for name in named.values() if name in direct}
+        return [_with_address(line, lines.get(name)) for line, name in named.items()]
+
     def _write(self, wheels: WheelSet, *, further: bool) -> list[str]:
         """Write the wish files; returns the companions that are held to a version because no file of them is known."""
         held: list[str] = []
@@ -162,8 +203,11 @@ class _Work:
         return held
 
     def _run(self, wheels: WheelSet, sources: Sources) -> UvResult:
+        return self._uv([*install_words(self.python, wheels), *self.reinstall, *sources.arguments], sources)
+
+    def _uv(self, words: list[str], sources: Sources) -> UvResult:
         return run_uv(
-            [*install_words(self.python, wheels), *self.reinstall, *sources.arguments],
+            words,
             environment={**sources.variables, **self.linking},
             cache=self.cache,
             step=self.step,
@@ -196,6 +240,13 @@ class _Work:
         self.step.warn(f"{extra} does not answer: it is left out")
         self.silent.append(extra)
         return True
+
+
+def _with_address(line: str, address: str | None) -> str:
+    """Return the line of a lock with the address of its file in place of its version; the lock's hashes hold it."""
+    if address is None or " @ " not in address:
+        return line
+    return f"{address.partition('#')[0]} {line.partition(' ')[2]}"
 
 
 def _hosts(names: Sequence[str]) -> list[str]:

@@ -39,6 +39,14 @@ class WheelSet(msgspec.Struct, frozen=True, kw_only=True):
     """The minor version that it is for."""
     platform: str | None = None
     """Whom it is for, in uv's words, where that is not this machine: `x86_64-manylinux_2_28`."""
+    locked: tuple[str, ...] = ()
+    """Lines of a lock, each with its hashes: they are installed first, and nothing is resolved for them."""
+    lock: str | None = None
+    """The digest of the catalogue's lock that the lines are from, or that the ones which this home holds grew from."""
+    locked_platform: str | None = None
+    """The platform of the lock: wheels for a newer C library than its own are other files, with other hashes."""
+    whole: bool = False
+    """Whether the lock holds everything, so that nothing else is to be installed."""
 
     @property
     def asked(self) -> tuple[Owned, ...]:
@@ -117,6 +125,8 @@ def wish_files(wheels: WheelSet, prefix: Path, *, without_index: bool = False) -
         without_index: uv looks into no index, see `needs_no_index`.
     """
     folder = prefix / "wish"
+    if wheels.whole:
+        return []
     wishes = {
         "--requirements": wheels.requirements,
         "--constraints": wheels.constraints,
@@ -134,6 +144,18 @@ def wish_files(wheels: WheelSet, prefix: Path, *, without_index: bool = False) -
     if wheels.companions:
         files.append(WishFile("--constraints", folder / "companions.txt", None))
     return files
+
+
+def locked_words(python: Path, wheels: WheelSet) -> list[str]:
+    """Return the words of uv that install the lines of a lock: no resolver, and every byte is checked."""
+    words = ["pip", "install", "--python", str(python), "--break-system-packages", "--no-build"]
+    words += ["--python-platform", wheels.locked_platform] if wheels.locked_platform else []
+    return [*words, "--no-deps", "--require-hashes", "--requirements", str(locked_file(prefix_of(python)))]
+
+
+def locked_file(prefix: Path) -> Path:
+    """Return where the lines of a lock stand in an environment, with the addresses of what others own."""
+    return prefix / "wish" / "locked.txt"
 
 
 def install_words(python: Path, wheels: WheelSet) -> list[str]:

@@ -187,11 +187,11 @@ def _chosen(case: Case, fallback: Case | None, refused: list[Refusal], told: lis
             torch_cuda=build.torch_cuda,
             python=torch.python,
             arch=build.arch,
-            integrity=build.integrity,
+            integrity=integrity_of(build, torch, unlocked=case.request.unlocked),
         ),
         home=case.home,
         gpus=case.devices.indexes if build.cuda else [],
-        environment=case.environment,
+        environment=case.environment if case.entry.kind == "wheels" else None,
         because=because(case, torch, told),
         warnings=told,
         launch=_launch(case),
@@ -202,6 +202,14 @@ def _chosen(case: Case, fallback: Case | None, refused: list[Refusal], told: lis
         torch_source=torch.source,
         fallback=fallback.build.id if fallback else None,
     )
+
+
+def integrity_of(build: Build, torch: Torch, *, unlocked: bool) -> str:
+    """Return `locked` where every file is known by its hash, else `pinned`: exact versions at the most."""
+    if build.assets:
+        return "locked" if all(asset.sha256 for asset in build.assets) else "pinned"
+    stood_in = build.torch_local is not None and torch.source == "registry"
+    return "pinned" if stood_in or unlocked else build.locks.get(torch.python, "pinned")
 
 
 def _fallback(case: Case, fitting: list[Case]) -> Case | None:

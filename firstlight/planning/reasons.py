@@ -52,6 +52,10 @@ def warnings(case: Case, torch: Torch, fallback: Case | None) -> list[str]:
         lines += _slices(case)
         lines += _caution(case)
         lines += _compatibility(case, fallback)
+    if case.request.unlocked and build.locks:
+        lines.append(
+            "the wheels are resolved afresh (--unlocked): they are not the ones that this build was locked with"
+        )
     if torch.source == "registry":
         lines.append(
             "no CPU build of torch was found: the registry's CUDA build is taken instead, "

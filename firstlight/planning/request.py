@@ -43,6 +43,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     channels: tuple[str, ...] = ()
     indexes: tuple[str, ...] = ()
     find_links: tuple[str, ...] = ()
+    unlocked: bool = False
+    """Resolve the wheels afresh instead of taking the build's lock."""
     home: Path | None = None
     """The home that is in use already or was set; None lets the plan propose one."""
     default_home: Path | None = None

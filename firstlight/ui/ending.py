@@ -12,6 +12,10 @@ from firstlight.ui.quantities import duration, size
 from firstlight.ui.tables import sheet, wrapped
 from firstlight.ui.timeline import timeline
 
+_HELD = {
+    "locked": "locked: every file is held by its hash",
+    "pinned": "pinned: exact versions, hashes as far as they are known",
+}
 _CHECK = 23
 """Columns before what a check says."""
 
@@ -54,6 +58,8 @@ def summary(receipt: Receipt, columns: int, *, unicode: bool) -> list[str]:
     if receipt.environment is not None:
         where = receipt.environment
         facts.append((f"{where.kind} environment", where.prefix))
+    if receipt.plan.build is not None:
+        facts.append(("build", f"{receipt.plan.build.id}, {_HELD[receipt.plan.build.integrity]}"))
     if receipt.examination is not None:
         facts.append(("examined", receipt.examination.summary))
     if receipt.model is not None:

@@ -1,0 +1,167 @@
+"""A build's lock on disk: `envs/<engine>/<build>/`, its names, its text, and reading it back strictly."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from firstlight.catalogue.locks import lock_path
+from firstlight.catalogue.types import Build
+from firstlight.errors import VerificationFailed
+
+SCHEMA = "firstlight.lock/1"
+CONDA_LOCK = "conda-lock.yml"
+WISH = "environment.yml"
+
+_HEAD = re.compile(r"# (build|python|platform|wish|resolved|newest|open): (\S+)")
+_LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==(\S+)((?: --hash=sha256:[0-9a-f]{64})*)")
+_HASH = re.compile(r"sha256:([0-9a-f]{64})")
+
+
+class LockedWheel(msgspec.Struct, frozen=True, kw_only=True, order=True):
+    """One distribution of a lock: its exact version, and the SHA-256 of each of its wheels that fits the platform.
+
+    No hash: the wheel lies outside of the registry and its sum is public nowhere; it is held by its version alone.
+    """
+
+    name: str
+    version: str
+    sha256: tuple[str, ...] = ()
+
+    @property
+    def line(self) -> str:
+        """The line of a requirements file."""
+        return " ".join([f"{self.name}=={self.version}", *(f"--hash=sha256:{value}" for value in self.sha256)])
+
+
+class PipLock(msgspec.Struct, frozen=True, kw_only=True):
+    """The pip layer of a build for its Python and platform."""
+
+    build: str
+    python: str
+    """The minor version."""
+    platform: str
+    """In uv's words: `x86_64-manylinux_2_28`."""
+    wish: str
+    """The digest of the wish that it was made from."""
+    resolved: str
+    """The day on which it was made, ISO 8601."""
+    newest: str | None = None
+    """Nothing that came to the registry after this day was taken."""
+    wheels: tuple[LockedWheel, ...]
+    """Every one with its hashes."""
+    pinned: tuple[LockedWheel, ...] = ()
+    """Those that are held by their version alone."""
+    open: bool = False
+    """Whether something is still to be resolved at the first install: the CUDA libraries of a torch that is not the
+    registry's, which its own metadata names."""
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of all that it holds."""
+        return hashlib.sha256("".join(render(self)).encode()).hexdigest()
+
+    @property
+    def whole(self) -> bool:
+        """Whether every file is known by its hash."""
+        return not self.pinned and not self.open
+
+    @property
+    def integrity(self) -> Literal["locked", "pinned"]:
+        """`locked` where every file is known by its hash."""
+        return "locked" if self.whole else "pinned"
+
+
+class Damage(VerificationFailed):
+    """A lock file says what no lock can say: it was edited, or cut off."""
+
+
+def render(lock: PipLock) -> tuple[str, str]:
+    """Return the texts of a lock's files: the hashed wheels, and the others, empty where there are none."""
+    head = [
+        f"# {SCHEMA}: made by `firstlight lock.update`, held by `firstlight lock.check`; edits are refused.",
+        f"# build: {lock.build}",
+        f"# python: {lock.python}",
+        f"# platform: {lock.platform}",
+        f"# wish: {lock.wish}",
+        f"# resolved: {lock.resolved}",
+        *([f"# newest: {lock.newest}"] if lock.newest else []),
+        *(["# open: cuda-libraries"] if lock.open else []),
+    ]
+    told = (
+        "# Held by their versions: wheels outside of the registry whose sums are public nowhere. What is open is "
+        "settled at the first install, under the versions of the lock beside this file."
+    )
+    hashed = "\n".join([*head, *(wheel.line for wheel in lock.wheels), ""])
+    return hashed, "\n".join([*head, told, *(wheel.line for wheel in lock.pinned), ""]) if not lock.whole else ""
+
+
+def read_lock(folder: Path, build: Build, python: str) -> PipLock | None:
+    """Return the lock of a build for a Python, None where it has none.
+
+    Raises:
+        Damage: it was edited by hand or cut off; the file, the line and the package are named.
+    """
+    path, pins = lock_path(folder, build, python), lock_path(folder, build, python, "pins")
+    return read_text_lock(path, pins, build.id, python)
+
+
+def read_text_lock(path: Path, pins: Path, build: str, python: str) -> PipLock | None:
+    """Return the lock that two files hold, None where the first one is missing; see `read_lock`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise _damage(path, 0, str(error)) from error
+    head, wheels = _parse(path, text, hashed=True)
+    lacking = [key for key in ("build", "python", "platform", "wish", "resolved") if key not in head]
+    if lacking:
+        raise _damage(path, 1, f"its head does not say {', '.join(lacking)}")
+    if (head["build"], head["python"]) != (build, python):
+        raise _damage(path, 1, f"it is the lock of {head['build']} for Python {head['python']}")
+    pinned: Sequence[LockedWheel] = ()
+    if pins.is_file():
+        same, pinned = _parse(pins, pins.read_text(encoding="utf-8"), hashed=False)
+        if same != head:
+            raise _damage(pins, 1, f"its head differs from that of {path.name}")
+    newest, still_open = head.pop("newest", None), head.pop("open", None) is not None
+    return PipLock(wheels=tuple(wheels), pinned=tuple(pinned), newest=newest, open=still_open, **head)
+
+
+def _parse(path: Path, text: str, *, hashed: bool) -> tuple[dict[str, str], list[LockedWheel]]:
+    head: dict[str, str] = {}
+    wheels: list[LockedWheel] = []
+    if not text.endswith("\n") or not text.startswith(f"# {SCHEMA}"):
+        raise _damage(path, 1, "it is cut off, or no lock at all")
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.startswith("#"):
+            match = _HEAD.fullmatch(line)
+            if match:
+                head[match[1]] = match[2]
+            continue
+        found = _LINE.fullmatch(line)
+        name = line.partition("=")[0].strip()
+        if found is None:
+            raise _damage(path, number, f"{name or 'an empty line'}: no line of a lock")
+        if bool(found[3]) is not hashed:
+            raise _damage(path, number, f"{found[1]} has {'no hash' if hashed else 'a hash'}")
+        wheels.append(LockedWheel(name=found[1], version=found[2], sha256=tuple(_HASH.findall(found[3]))))
+    names = [wheel.name for wheel in wheels]
+    if names != sorted(set(names)):
+        raise _damage(path, 0, "its lines are not in order, or name something twice")
+    return head, wheels
+
+
+def _damage(path: Path, line: int, why: str) -> Damage:
+    where = f"{path}, line {line}" if line else str(path)
+    return Damage(
+        f"the lock {path.parent.name} is damaged: {where}",
+        why=why,
+        fix="get the file again (reinstall firstlight, or `git checkout` it), or resolve afresh: add --unlocked",
+    )
