@@ -19,15 +19,15 @@ from firstlight import engines
 from firstlight.catalogue.loading import find_build, load_catalogue
 from firstlight.environments.conda import CondaPackage
 from firstlight.environments.examining import examine, require_passed
+from firstlight.environments.generation_store import GenerationStore
 from firstlight.environments.generations import Generation, Store
 from firstlight.environments.remembering import remember
-from firstlight.environments.specify import specification
 from firstlight.environments.wheels import InstalledPackage
 from firstlight.errors import FirstlightError
 from firstlight.events import Note, Reporter, step
-from firstlight.goals import Goal, Site, build_id, older_build_named, prepare, subject_of, variables_of
+from firstlight.goals import Goal, Site, build_id, older_build_named, prepare, subject_of, variables_of, work_of
 from firstlight.machine.facts import Machine
-from firstlight.models.provide import ServedModel, provide_model, ready_to_serve
+from firstlight.models.provide import ServedModel, provide_model
 from firstlight.models.synthetic import write_synthetic_model
 from firstlight.process import stop_children
 from firstlight.proof.proving import Proven, Trial, proven
@@ -84,7 +84,7 @@ def carry_out(site: Site, recorder: Recorder) -> Result:
         generation, model = side_by_side(
             lambda: _examined(site, _environment(site, recorder), recorder), lambda: _model(site, recorder)
         )
-        model = _readable(site, generation, model, recorder)
+        model = _taken(site, generation, model, recorder)
         if not goal.prove:
             recorder(Note("not proven, as asked for with --no-proof", "warn"))
             _switch(site, generation, recorder)
@@ -99,7 +99,7 @@ def carry_out(site: Site, recorder: Recorder) -> Result:
 
 
 @contextmanager
-def _alone(store: Store, recorder: Recorder) -> Iterator[tuple[int, ...]]:
+def _alone(store: GenerationStore, recorder: Recorder) -> Iterator[tuple[int, ...]]:
     """Hold the engine's lock, after waiting for another firstlight where there is one."""
     with ExitStack() as stack:
         try:
@@ -133,15 +133,10 @@ def _environment(site: Site, recorder: Recorder) -> Generation:
         if present is not None:
             current.reused(present.id)
             return present
+        engine = engines.find(site.plan.engine)
         if site.goal.adopt is not None:
-            return site.store.adopt(site.goal.adopt)
-        build = find_build(load_catalogue().engines[site.plan.engine], build_id(site.plan))
-        spec = specification(site.plan, build, site.machine, site.request)
-        present = None if site.goal.afresh else site.store.find(spec.key)
-        if present is not None:
-            current.reused(present.id)
-            return present
-        return site.store.build(spec, step=current, log=site.log, hold=site.hold, settings=site.settings)
+            return engine.adopt(site.goal.adopt, site.home)
+        return engine.environment(work_of(site), current)
 
 
 def _examined(site: Site, generation: Generation, recorder: Recorder) -> Generation:
@@ -162,7 +157,7 @@ def _examined(site: Site, generation: Generation, recorder: Recorder) -> Generat
             model = write_synthetic_model(Path(scratch) / "model")
             variables = {**variables_of(site, generation), "HOME": scratch}
             examined = examine(subject, model, step=current, log=site.log, variables=variables, hold=site.hold)
-        generation = site.store.mark_examined(generation, examined)
+        generation = Store(site.home, site.plan.engine).mark_examined(generation, examined)
         current.detail = examined.summary
         for check in examined.checks:
             if check.status == "warn":
@@ -173,6 +168,13 @@ def _examined(site: Site, generation: Generation, recorder: Recorder) -> Generat
 
 def _model(site: Site, recorder: Recorder) -> ServedModel:
     with step(recorder, "model", f"model {site.request.model or ''}".rstrip()) as current:
+        engine = engines.find(site.plan.engine)
+        own = engine.own_model(site.request.model, site.home) if site.request.model else None
+        if own is not None:
+            current.reused(own.name)
+            return own
+        if site.request.model and engine.fetches(site.request.model):
+            return engine.fetch_model(site.request.model, site.home, current)
         model = provide_model(
             site.request.model,
             talk=site.goal.talk,
@@ -181,16 +183,20 @@ def _model(site: Site, recorder: Recorder) -> ServedModel:
             step=current,
             log=site.log,
             hold=site.hold,
+            layouts=engine.layouts,
         )
         current.detail = current.detail or model.name
         return model
 
 
-def _readable(site: Site, generation: Generation, model: ServedModel, recorder: Recorder) -> ServedModel:
-    if model.layout != "gguf":
+def _taken(site: Site, generation: Generation, model: ServedModel, recorder: Recorder) -> ServedModel:
+    """Bring the model into the form that the engine's server reads."""
+    engine = engines.find(site.plan.engine)
+    words = engine.taking(model)
+    if words is None:
         return model
-    with step(recorder, "convert", "GGUF to safetensors, which every engine reads") as current:
-        return ready_to_serve(model, site.home, generation.python_path, step=current, log=site.log, hold=site.hold)
+    with step(recorder, "convert", words) as current:
+        return engine.take(model, generation, work_of(site), current)
 
 
 def _trial(site: Site, generation: Generation, model: ServedModel) -> Trial:
@@ -199,7 +205,7 @@ def _trial(site: Site, generation: Generation, model: ServedModel) -> Trial:
         engine=engines.find(site.plan.engine),
         build=find_build(entry, build_id(site.plan)),
         generation=generation.id,
-        python=generation.python_path,
+        prefix=generation.prefix,
         launch=site.launch,
         model=model.path,
         model_bytes=model.bytes,
@@ -239,7 +245,11 @@ def _receipt(
         for item in packages
     ]
     fetched += [
-        FetchedFile(name=item.name, source=model.source, size=item.size, sha256=item.sha256)
+        FetchedFile(name=item.name, source=", ".join(item.sources) or "here", size=item.size, sha256=item.sha256)
+        for item in ([] if reused else generation.archives)
+    ]
+    fetched += [
+        FetchedFile(name=item.name, source=", ".join(item.sources) or model.source, size=item.size, sha256=item.sha256)
         for item in ([] if model.reused else model.files)
     ]
     receipt = Receipt(

@@ -15,24 +15,24 @@ import msgspec
 from firstlight import engines
 from firstlight.catalogue.loading import find_build, find_engine, load_catalogue
 from firstlight.catalogue.types import Examination
-from firstlight.engines.base import ServingRequest
-from firstlight.environments.adopting import describe_adopted
+from firstlight.engines.base import ServingRequest, Work
 from firstlight.environments.deciding import decide
 from firstlight.environments.examination_report import Subject
 from firstlight.environments.examining import program
-from firstlight.environments.generations import Generation, Store
+from firstlight.environments.generation_store import GenerationStore
+from firstlight.environments.generations import Generation
 from firstlight.environments.pipconfig import PipSettings, read_pip_settings, uv_arguments
-from firstlight.environments.preview import PlannedFile, Preview, preview
+from firstlight.environments.preview import PlannedFile, Preview
 from firstlight.environments.spec import MANIFEST
-from firstlight.environments.specify import specification
 from firstlight.environments.wheels import find_uv
-from firstlight.errors import FirstlightError
+from firstlight.errors import FirstlightError, UsageError
 from firstlight.events import step
 from firstlight.home import Home
 from firstlight.machine.facts import Machine
 from firstlight.machine.libraries import missing_libraries
 from firstlight.models.fetch import UvTool
 from firstlight.models.provide import require_model
+from firstlight.planning.choose import choose
 from firstlight.planning.failing import nothing_fits
 from firstlight.planning.plan import Launch, Plan
 from firstlight.planning.request import Request
@@ -71,7 +71,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     launch: Launch
     machine: Machine
     home: Home
-    store: Store
+    store: GenerationStore
     settings: PipSettings
     uv: UvTool
     log: Path
@@ -87,12 +87,15 @@ def prepare(goal: Goal, machine: Machine, recorder: Recorder) -> Site:
         FirstlightError: the engine is not set up, its port is taken, or there is no such environment to adopt.
     """
     settings = read_pip_settings()
-    require_model(goal.request.model)
+    engines.find(goal.request.engine).check_flags(goal.flags)
+    require_servable(goal.request)
+    goal = _kept(goal, machine)
     if goal.talk:
         port = goal.request.port or find_engine(load_catalogue(), goal.request.engine).port
         require_free_port(goal.host, port, Home(goal.request.home) if goal.request.home else None)
     if goal.adopt is not None:
-        describe_adopted(goal.adopt, goal.request.engine, timestamp(recorder.started))
+        home = Home(goal.request.home or goal.request.default_home or Path())
+        engines.find(goal.request.engine).describe_adopted(goal.adopt, home, timestamp(recorder.started))
     if goal.current:
         _require_current(goal.request)
     with step(recorder, "plan", "see what answers, and decide") as current:
@@ -113,11 +116,43 @@ def prepare(goal: Goal, machine: Machine, recorder: Recorder) -> Site:
         launch=plan.launch if goal.talk else msgspec.structs.replace(plan.launch, port=free_port()),
         machine=machine,
         home=home,
-        store=Store(home, plan.engine),
+        store=engines.find(plan.engine).store(home),
         settings=settings,
         uv=uv_tool(settings, home),
         log=home.root / "logs" / f"{plan.engine}-{goal.what}.log",
     )
+
+
+def _kept(goal: Goal, machine: Machine) -> Goal:
+    """Return the goal; to talk, the release of an archive that is in use stays: newer ones are set up on purpose."""
+    request, catalogue = goal.request, load_catalogue()
+    narrowed = request.release or request.build or goal.current or goal.adopt is not None
+    if narrowed or not goal.talk or request.home is None or find_engine(catalogue, request.engine).kind != "archive":
+        return goal
+    present = engines.find(request.engine).store(Home(request.home)).current()
+    if present is None or present.problems:
+        return goal
+    kept = msgspec.structs.replace(request, release=present.release)
+    try:
+        fits = choose(machine, catalogue, kept).build is not None
+    except UsageError:  # a release that the catalogue does not know
+        return msgspec.structs.replace(goal, current=True)
+    return msgspec.structs.replace(goal, request=kept) if fits else goal
+
+
+def require_servable(request: Request) -> None:
+    """Refuse a model that the engine can never serve; what the engine keeps itself, it knows best.
+
+    Raises:
+        UsageError: it can be no model, or none that this engine reads.
+        FirstlightError: it is damaged.
+    """
+    engine = engines.find(request.engine)
+    home = request.home or request.default_home
+    if request.model is None or (home is not None and engine.own_model(request.model, Home(home)) is not None):
+        return
+    if not engine.fetches(request.model):
+        require_model(request.model, engine.layouts)
 
 
 def _require_libraries(plan: Plan) -> None:
@@ -137,7 +172,7 @@ def _require_libraries(plan: Plan) -> None:
 
 
 def _require_current(request: Request) -> None:
-    present = Store(Home(request.home), request.engine).current() if request.home else None
+    present = engines.find(request.engine).store(Home(request.home)).current() if request.home else None
     if present is None:
         raise FirstlightError(
             f"{request.engine} is not set up",
@@ -150,15 +185,14 @@ def foresee(site: Site) -> Preview:
     """Return what `carry_out` would write and run, for `--dry-run`; writes nothing."""
     files, commands = [], []
     if site.goal.adopt is None and not site.goal.current:
-        build = find_build(load_catalogue().engines[site.plan.engine], build_id(site.plan))
-        spec = specification(site.plan, build, site.machine, site.request)
-        foreseen = preview(site.store, spec, site.settings)
+        foreseen = engines.find(site.plan.engine).foresee(work_of(site))
         files, commands = [*foreseen.files], [*foreseen.commands]
         if commands and load_catalogue().engines[site.plan.engine].examination is not None:
             python = Path(foreseen.files[0].path).parent / "bin" / "python"
             commands.append(list(program(python, writes=True)))
     elif site.goal.adopt is not None:
-        generation = describe_adopted(site.goal.adopt, site.plan.engine, timestamp(time.time()))
+        engine = engines.find(site.plan.engine)
+        generation = engine.describe_adopted(site.goal.adopt, site.home, timestamp(time.time()))
         files.append(PlannedFile(path=str(site.store.folder / generation.id / MANIFEST)))
     if site.goal.after == "detach":
         files.append(PlannedFile(path=str(site.home.services / site.plan.engine / RECORD)))
@@ -173,6 +207,22 @@ def uv_tool(settings: PipSettings, home: Home) -> UvTool:
     words, environment = uv_arguments(settings)
     return UvTool(
         uv=find_uv(), arguments=tuple(words), environment=environment, cache=home.wheel_cache, python=sys.executable
+    )
+
+
+def work_of(site: Site) -> Work:
+    """Return what the engine is told when its environment is to be brought about."""
+    return Work(
+        plan=site.plan,
+        build=find_build(load_catalogue().engines[site.plan.engine], build_id(site.plan)),
+        machine=site.machine,
+        request=site.request,
+        home=site.home,
+        settings=site.settings,
+        log=site.log,
+        hold=site.hold,
+        afresh=site.goal.afresh,
+        here=site.goal.prove,
     )
 
 
@@ -202,7 +252,7 @@ def subject_of(site: Site, generation: Generation, wish: Examination) -> Subject
 def variables_of(site: Site, generation: Generation) -> dict[str, str | None]:
     """Return the environment variables that the engine's server gets: caches in the home, nothing of the user's."""
     request = ServingRequest(
-        python=generation.python_path,
+        prefix=generation.prefix,
         build=find_build(load_catalogue().engines[site.plan.engine], build_id(site.plan)),
         launch=site.launch,
         model=site.home.models,

@@ -164,8 +164,12 @@ def test_an_unknown_release_is_refused_with_near_ones():
     assert "--release takes one of: 0.35.1," in ended.err
 
 
-def test_an_id_of_a_covered_release_is_not_an_entry():
+def test_a_build_of_a_covered_release_is_found_by_its_id_and_no_other_is():
     from firstlight.errors import UsageError
 
-    with pytest.raises(UsageError):
-        find_build(ENTRY, "ollama-0.6.7-cpu-x86_64")
+    build = find_build(ENTRY, "ollama-0.6.7-cpu-x86_64")
+    assert (build.release, build.covers) == ("0.6.7", None)
+    assert build.id not in [entry.id for entry in ENTRY.build]
+    for unknown in ("ollama-0.6.999-cpu-x86_64", "ollama-0.6.7-cuda-v99-x86_64"):
+        with pytest.raises(UsageError):
+            find_build(ENTRY, unknown)

@@ -245,7 +245,10 @@ class TestStore:
         (finding,) = judge("ollama-blobs", ollama=read(tmp_path, deep=True))
         assert finding.status == "fail"
         assert finding.summary.startswith("a file of qwen3:8b is damaged: its bytes have the hash")
-        assert finding.remedy.commands == [f"sudo rm {store.file(b'weights')}", "ollama pull qwen3:8b"]
+        assert finding.remedy.commands == [
+            f"sudo rm {store.file(b'weights')}",
+            f"sudo OLLAMA_MODELS={store.folder} firstlight ollama.pull qwen3:8b",
+        ]
 
     def test_a_file_that_is_gone_or_cut_short_is_found_at_once(self, store, tmp_path):
         store.model("one:latest", b"weights")
@@ -410,7 +413,7 @@ class TestLog:
     @pytest.mark.parametrize(
         ("sample", "command"),
         [
-            ("driver-too-old", "firstlight plan ollama"),
+            ("driver-too-old", "firstlight ollama.install"),
             ("driver-library-mismatch", "sudo reboot"),
             (
                 "cuda-init-failed",

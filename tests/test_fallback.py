@@ -9,6 +9,7 @@ import pytest
 
 from firstlight.catalogue.loading import load_catalogue
 from firstlight.engines.base import Engine, Serving, ServingRequest
+from firstlight.engines.in_python import InPython
 from firstlight.errors import VerificationFailed
 from firstlight.events import silent
 from firstlight.goals import older_build_named
@@ -39,7 +40,7 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 
 
-class Broken:
+class Broken(InPython):
     """An engine that dies at its start, or that is ready and fails when it is asked."""
 
     name = "vllm"
@@ -65,7 +66,7 @@ def failure(tmp_path: Path, engine: Engine, fallback: str | None, after: str = "
         engine=engine,
         build=load_catalogue().engines["vllm"].build[0],
         generation="vllm-1",
-        python=Path(sys.executable),
+        prefix=Path(sys.prefix),
         launch=Launch(port=1, device="cuda"),
         model=tmp_path,
         model_bytes=1,

@@ -111,6 +111,7 @@ def test_other_bytes_under_the_same_name_are_refused_by_their_name(place, index)
     with pytest.raises(VerificationFailed) as caught:
         place.install(index, line(index, "aaa", "1.0"), line(index, "bbb", "2.0"))
     assert "bbb" in caught.value.what
+    assert "--unlocked" in caught.value.fix
     assert "bbb" not in place.there
 
 

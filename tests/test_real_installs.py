@@ -17,6 +17,10 @@ import pytest
 from support.command import REPOSITORY, Ended, firstlight
 from support.local_channel import MINOR, session_channel
 
+from firstlight.catalogue.loading import load_catalogue
+from firstlight.catalogue.locks import lock_folder
+from firstlight.environments.distributions import canonical
+from firstlight.environments.locking.lockfile import read_lock
 from firstlight.environments.pipconfig import read_pip_settings, uv_arguments
 from firstlight.environments.wheels import find_uv
 
@@ -85,6 +89,30 @@ def test_an_engine_is_installed_for_the_a100_and_passes(installed: dict[str, End
     assert "pynvml" not in names
     assert len([name for name in names if name.startswith("nvidia-nccl-cu")]) == 1
     assert "modelscope" in names
+
+
+@pytest.mark.parametrize(("engine", "build"), [("vllm", "vllm-0.7.3-cu121"), ("lmdeploy", "lmdeploy-0.7.2-cu121")])
+def test_an_old_engine_is_installed_from_its_lock_and_passes(home: Path, engine: str, build: str) -> None:
+    python = shutil.which("python3.12")
+    if python is None:
+        pytest.skip("there is no python3.12, for which these locks are: put one into PATH")
+    ended = firstlight(
+        f"setup.{engine}", "--build", build, "--machine", A100, "--python", "3.12", "--environment", "venv",
+        "--no-proof", "--json", home=home, timeout=3600, variables={"PATH": os.environ["PATH"]},
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    receipt = ended.document
+    assert receipt["plan"]["build"]["integrity"] == "locked"
+    entry = next(one for one in load_catalogue().engines[engine].build if one.id == build)
+    lock = read_lock(lock_folder(engine, build), entry, "3.12")
+    assert lock is not None
+    held = {(wheel.name, wheel.version) for wheel in lock.wheels}
+    got = {(canonical(item["name"]), item["version"]): item["sha256"] for item in receipt["fetched"]}
+    assert held <= set(got)
+    assert {wheel.name for wheel in lock.wheels if got[wheel.name, wheel.version] not in wheel.sha256} == set()
+    seen = {check["id"]: check["status"] for check in receipt["examination"]["checks"]}
+    assert set(seen.values()) <= {"ok", "skip"}, receipt["examination"]
+    assert seen["tokenizer"] == seen["modules"] == seen["command"] == "ok"
 
 
 def test_vllm_without_its_pins_is_a_false_green_that_is_found(

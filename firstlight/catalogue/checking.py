@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
+from firstlight.catalogue.archives import ArchivesPage, archive_faults
 from firstlight.catalogue.checking_builds import build_faults
 from firstlight.catalogue.completing import completed
 from firstlight.catalogue.figures import (
@@ -101,7 +102,8 @@ def check_catalogue(folder: Path | None = None) -> list[Defect]:
     releases = [_releases(path, entries) for path in sorted(root.glob("*/releases.toml"))]
     known = {*root.glob("*/causes.toml"), *(page.path.with_name("causes.toml") for page in pages)}
     causes = [_causes(path) for path in sorted(known)]
-    return [defect for file in (*shared, *pages, *releases, *causes) for defect in file.defects]
+    archives = [_archives(path) for path in sorted(root.glob("*/archives.toml"))]
+    return [defect for file in (*shared, *pages, *releases, *archives, *causes) for defect in file.defects]
 
 
 def _cuda_faults(lines: Sequence[CudaLine]) -> Iterator[Fault]:
@@ -216,6 +218,14 @@ def _unused_lines(lines: Sequence[CudaLine], torches: Sequence[TorchLine], build
     for number, line in enumerate(lines):
         if line.version not in used:
             yield (number,), f"no build and no torch uses CUDA {line.version}"
+
+
+def _archives(path: Path) -> _File:
+    file = _File(path)
+    page = file.read(ArchivesPage)
+    if page is not None:
+        file.tell(archive_faults(page))
+    return file
 
 
 def _releases(path: Path, entries: Mapping[str, EngineEntry | None]) -> _File:

@@ -15,11 +15,12 @@ def engine_names() -> list[str]:
 
 
 def installable_names() -> list[str]:
-    """Return those of them that can be set up and served: there is a module that knows how their server is started.
+    """Return those of them that can be set up and served: a module or package knows how their server is started.
 
     The others can be planned for.
     """
-    return [name for name in engine_names() if (_ENGINES / f"{name}.py").is_file()]
+    places = ((name, (_ENGINES / f"{name}.py", _ENGINES / name / "__init__.py")) for name in engine_names())
+    return [name for name, files in places if any(file.is_file() for file in files)]
 
 
 def command_for(engine: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -52,8 +52,13 @@ def release_builds(entry: EngineEntry, release: str, folder: Path | None = None)
     known = known_releases(entry.engine, folder).get(release)
     if known is None or any(build.release == release for build in entry.build):
         return []
-    hashes = {asset.name: asset for asset in known.assets}
-    return [_renamed(build, release, hashes) for build in entry.build if covers(build, release)]
+    return builds_as([build for build in entry.build if covers(build, release)], release, known.assets)
+
+
+def builds_as(builds: Sequence[Build], release: str, assets: Sequence[Asset] = ()) -> list[Build]:
+    """Return builds under the name of another release, with the hashes of that one's assets as far as given."""
+    hashes = {asset.name: asset for asset in assets}
+    return [_renamed(build, release, hashes) for build in builds]
 
 
 def covers(build: Build, release: str) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from firstlight.engines.base import Engine, Serving, ServingRequest, clean_environment, ready_timeout
+from firstlight.engines.in_python import InPython
 from firstlight.process import Command
 
 
-class Lmdeploy:
+class Lmdeploy(InPython):
     """LMDeploy's own OpenAI-compatible server."""
 
     name = "lmdeploy"
@@ -27,7 +28,7 @@ class Lmdeploy:
         if launch.tensor_parallel_size is not None and launch.tensor_parallel_size > 1:
             argv += ["--tp", str(launch.tensor_parallel_size)]
         argv += request.build.flags
-        caches = request.home.root / "cache"
+        caches = request.cache_folder
         environment = clean_environment(request)
         environment |= {
             # The model is a local folder; an inherited value would ask a hub for it.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from firstlight.engines.base import Engine, Serving, ServingRequest, clean_environment, ready_timeout
+from firstlight.engines.in_python import InPython
 from firstlight.process import Command
 
 
-class Transformers:
+class Transformers(InPython):
     """The server that comes with transformers 5."""
 
     name = "transformers"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from firstlight.engines.base import Engine, Serving, ServingRequest, clean_environment, ready_timeout
+from firstlight.engines.in_python import InPython
 from firstlight.process import Command
 
 
-class Vllm:
+class Vllm(InPython):
     """vLLM's own OpenAI-compatible server."""
 
     name = "vllm"
@@ -29,7 +30,7 @@ class Vllm:
         environment |= {
             "VLLM_NO_USAGE_STATS": "1",
             "VLLM_USE_MODELSCOPE": None,  # the model is a local folder; an inherited value would ask for a download
-            "VLLM_CACHE_ROOT": str(request.home.root / "cache" / "vllm"),
+            "VLLM_CACHE_ROOT": str(request.cache_folder / "vllm"),
         }
         return Serving(
             command=Command((*argv, *request.flags), environment),

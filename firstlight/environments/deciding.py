@@ -8,7 +8,7 @@ import msgspec
 
 from firstlight.catalogue.loading import find_build, find_engine, load_catalogue, load_mirrors
 from firstlight.catalogue.types import Catalogue, EngineEntry, Mirrors
-from firstlight.environments.generations import Store
+from firstlight.environments.generations import store_for
 from firstlight.environments.pipconfig import PipSettings
 from firstlight.environments.platforms import require_same_arch
 from firstlight.environments.remembering import remembered
@@ -59,7 +59,8 @@ def decide(
         known, plan = request, choose(machine, catalogue, request)
     if plan.build is None:
         raise nothing_fits(plan)
-    present = Store(Home(known.home), request.engine).current() if known.home else None
+    store = store_for(Home(known.home), find_engine(catalogue, request.engine)) if known.home else None
+    present = store.current() if store is not None else None
     if not ask or (known is not request and present is not None and present.build == plan.build.id):
         for build, reason in known.supply.silent.items() if ask else ():
             current.note(f"{build} was passed over before: {reason}; to try it again: --build {build}")

@@ -1,104 +1,43 @@
-"""Generations: each environment is built beside the others; `current` is one symlink, switched at the end."""
+"""Generations of environments: each is built beside the others; `current` is one symlink, switched at the end."""
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-from collections.abc import Iterator
-from datetime import datetime, timezone
 from pathlib import Path
 
 import msgspec
 
+from firstlight.catalogue.loading import load_catalogue
 from firstlight.environments.adopting import describe_adopted
+from firstlight.environments.archives import ArchiveStore, store_for, store_named
 from firstlight.environments.building import assemble
-from firstlight.environments.conda import register_prefix, unregister_prefix
+from firstlight.environments.conda import register_prefix
 from firstlight.environments.examined import Examined
+from firstlight.environments.generation_store import GenerationStore, now
+from firstlight.environments.locking.holding import hold, holding
 from firstlight.environments.pipconfig import PipSettings
-from firstlight.environments.spec import EnvironmentSpec, Generation, Listed, read_manifest, write_manifest
+from firstlight.environments.spec import EnvironmentSpec, Generation, Listed, write_manifest
 from firstlight.environments.uv_program import clear_cache_leftovers
-from firstlight.errors import FirstlightError, UsageError, did_you_mean
+from firstlight.errors import FirstlightError, UsageError
 from firstlight.events import Step
-from firstlight.files import remove_tree, switch_symlink, writer_lock
+from firstlight.files import remove_tree
 from firstlight.home import Home
 from firstlight.machine.space import require_room
 
-__all__ = ["EnvironmentSpec", "Generation", "Listed", "Store", "all_generations"]
+__all__ = ["EnvironmentSpec", "Generation", "Listed", "Store", "all_generations", "store_for", "store_named"]
 
-Generations = list[Generation]
-Lines = list[str]
-
-_LOCK = ".lock"
 _SHARED = 10  # an environment whose wheels are all linked from the cache needs about a tenth of its size
 
 
-def _now() -> str:
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-class Store:
-    """The environments of one engine. What changes them is called while `lock` is held; reading needs no lock."""
+class Store(GenerationStore):
+    """The Python environments of one engine."""
 
     def __init__(self, home: Home, engine: str) -> None:
-        self.home = home
-        self.engine = engine
-        self.folder = home.environments / engine
+        super().__init__(home, engine, home.environments / engine)
 
-    @contextlib.contextmanager
-    def lock(self, wait: float = 0.0) -> Iterator[int]:
-        """Hold the engine's lock and yield its descriptor, to be handed to `build`.
-
-        Programs that still write after their parent was killed keep it locked.
-
-        Args:
-            wait: seconds to wait for another holder.
-
-        Raises:
-            FirstlightError: another firstlight holds it, or the folder cannot be written.
-        """
-        with contextlib.ExitStack() as stack:
-            try:
-                held = stack.enter_context(writer_lock(self.folder / _LOCK, f"{self.engine} environments", wait=wait))
-            except OSError as error:
-                raise FirstlightError(
-                    f"{self.folder} cannot be written",
-                    why=error.strerror or str(error),
-                    fix="choose a folder that you can write: export FIRSTLIGHT_HOME=/path/with/room",
-                ) from error
-            yield held
-
-    def list(self) -> Generations:
-        """Return the generations, oldest first; what is wrong with one stands in its `problems`."""
-        try:
-            folders = [entry for entry in self.folder.iterdir() if entry.is_dir() and not entry.is_symlink()]
-        except OSError:
-            return []
-        found = (read_manifest(folder, self.engine) for folder in folders if not folder.name.startswith("."))
-        return sorted((item for item in found if item is not None), key=lambda item: (item.created, item.id))
-
-    def current(self) -> Generation | None:
-        """Return the generation in use."""
-        return self._linked("current")
-
-    def previous(self) -> Generation | None:
-        """Return the generation that `rollback` goes to."""
-        return self._linked("previous")
-
-    def _linked(self, name: str) -> Generation | None:
-        try:
-            target = (self.folder / name).readlink()
-        except OSError:
-            return None
-        found = read_manifest(self.folder / target, self.engine)
-        return None if found is None or found.state == "building" else found
-
-    def find(self, key: str) -> Generation | None:
-        """Return a whole generation of a spec's key: the current one, else the newest."""
-        whole = [item for item in self.list() if item.key == key and item.state != "building" and not item.problems]
-        current = self.current()
-        if current is not None and any(item.id == current.id for item in whole):
-            return current
-        return whole[-1] if whole else None
+    def switch(self, generation: Generation) -> None:
+        """Make a generation the current one; what a pinned build came out as is held from now on."""
+        super().switch(generation)
+        hold(self.home, generation)
 
     def build(
         self, spec: EnvironmentSpec, *, step: Step, log: Path, settings: PipSettings, hold: int | tuple[int, ...] = ()
@@ -118,13 +57,13 @@ class Store:
         Raises:
             FirstlightError: no room, or see `assemble`; the half-built environment is removed, the caches are kept.
         """
-        self._remove_leftovers()
+        self.remove_leftovers()
         clear_cache_leftovers(self.home.wheel_cache)
         equal = any(item.key == spec.key for item in self.list())
         self.home.environments.mkdir(parents=True, exist_ok=True)
         needed = spec.expected_disk // _SHARED if equal else spec.expected_disk
         require_room(self.home.environments, f"the environment {spec.build}", needed)
-        folder = self._new_folder(f"{spec.build}-{spec.key[:8]}")
+        folder = self.new_folder(f"{spec.build}-{spec.key[:8]}")
         generation = Generation(
             engine=self.engine,
             id=folder.name,
@@ -133,7 +72,7 @@ class Store:
             python=spec.python,
             prefix=folder,
             state="building",
-            created=_now(),
+            created=now(),
             key=spec.key,
             spec=spec,
         )
@@ -167,129 +106,16 @@ class Store:
                 why=f"it is the adopted environment {generation.prefix}, which is never written into",
                 fix=f"build one: firstlight setup.{self.engine}",
             )
-        return self.build(generation.spec, step=step, log=log, settings=settings, hold=hold)
-
-    def _new_folder(self, name: str) -> Path:
-        for number in range(1, 1000):
-            folder = self.folder / (name if number == 1 else f"{name}.{number}")
-            try:
-                folder.mkdir(parents=True)
-            except FileExistsError:
-                continue
-            return folder
-        raise FirstlightError(f"{self.folder} holds a thousand environments of {name}", fix="firstlight setup.remove")
-
-    def _remove_leftovers(self) -> None:
-        """Remove what killed builds and killed removals have left."""
-        for item in self.list():
-            if item.state == "building" and item.build:
-                unregister_prefix(item.prefix)
-                remove_tree(self.folder / item.id)
-        for doomed in self.folder.glob(".removed-*"):
-            shutil.rmtree(doomed, ignore_errors=True)
+        spec = generation.spec
+        wheels = holding(self.home, spec.wheels, spec.build, spec.python)
+        spec = msgspec.structs.replace(spec, wheels=wheels)
+        return self.build(spec, step=step, log=log, settings=settings, hold=hold)
 
     def mark_examined(self, generation: Generation, examined: Examined) -> Generation:
         """Note in the manifest what was seen when the generation was examined; returns it so."""
         noted = msgspec.structs.replace(generation, examination=examined)
         write_manifest(self.folder / generation.id, noted)
         return noted
-
-    def mark_proven(self, generation: Generation) -> Generation:
-        """Note in the manifest that the generation has given a first token; returns it so."""
-        proven = msgspec.structs.replace(generation, state="proven")
-        write_manifest(self.folder / generation.id, proven)
-        return proven
-
-    def switch(self, generation: Generation) -> None:
-        """Make a generation the current one, and the one in use until now the previous one.
-
-        Each link is one atomic rename, `previous` first: killed in between, what was current still is.
-
-        Raises:
-            FirstlightError: it was never finished.
-        """
-        if read_manifest(self.folder / generation.id, self.engine) is None or generation.state == "building":
-            raise FirstlightError(
-                f"{generation.id} is not whole", fix=f"build it again: firstlight setup.{self.engine}"
-            )
-        current = self.current()
-        if current is not None and current.id == generation.id:
-            return
-        if current is not None:
-            switch_symlink(self.folder / "previous", current.id)
-        switch_symlink(self.folder / "current", generation.id)
-
-    def rollback(self) -> Generation:
-        """Make the previous generation the current one again, and the other way round; returns it.
-
-        Raises:
-            FirstlightError: there is none, or it is damaged.
-        """
-        previous = self.previous()
-        if previous is None:
-            raise FirstlightError(
-                f"{self.engine} has no previous environment", fix="see what there is: firstlight setup.list"
-            )
-        if previous.problems:
-            raise FirstlightError(
-                f"the previous environment {previous.id} cannot be used",
-                why="; ".join(previous.problems),
-                fix=f"build one: firstlight setup.{self.engine}",
-            )
-        self.switch(previous)
-        return previous
-
-    def remove(self, generation_id: str | None = None) -> Lines:
-        """Remove one generation, or all with None; returns in words what was undone.
-
-        Adopted environments themselves stay untouched.
-
-        Raises:
-            UsageError: there is none of that name, or it is the current one.
-        """
-        present = self.list()
-        if generation_id is None:
-            return self._remove_all(present)
-        chosen = next((item for item in present if item.id == generation_id), None)
-        if chosen is None:
-            names = [item.id for item in present]
-            raise UsageError(
-                f"{self.engine} has no environment {generation_id}{did_you_mean(generation_id, names)}",
-                why=f"there are: {', '.join(names) or 'none'}",
-                fix="firstlight setup.list",
-            )
-        current = self.current()
-        if current is not None and current.id == chosen.id:
-            raise UsageError(
-                f"{generation_id} is the current environment of {self.engine}",
-                fix=f"firstlight setup.rollback {self.engine}, or remove all: firstlight setup.remove {self.engine}",
-            )
-        return self._remove_one(chosen)
-
-    def _remove_one(self, item: Generation) -> Lines:
-        undone: Lines = []
-        link = self.folder / "previous"
-        if link.is_symlink() and str(link.readlink()) == item.id:
-            link.unlink()
-        if item.kind != "adopted" or not item.build:
-            listing = unregister_prefix(item.prefix)
-            if listing is not None:
-                undone.append(f"took {item.prefix} off {listing}")
-        remove_tree(self.folder / item.id)
-        kept = f"; {item.prefix} itself stays as it is" if item.kind == "adopted" and item.build else ""
-        return [*undone, f"removed {self.folder / item.id}{kept}"]
-
-    def _remove_all(self, present: Generations) -> Lines:
-        undone: Lines = []
-        for name in ("current", "previous"):
-            (self.folder / name).unlink(missing_ok=True)
-        for item in present:
-            undone += self._remove_one(item)
-        for entry in self.folder.iterdir() if self.folder.is_dir() else ():
-            if entry.name != _LOCK and entry.is_file():  # records of this engine's environments
-                entry.unlink()
-        self._remove_leftovers()
-        return undone
 
     def adopt(self, prefix: Path) -> Generation:
         """Take an environment that is already there: a manifest of ours points to it, and nothing is written into it.
@@ -299,7 +125,7 @@ class Store:
         """
         if prefix.expanduser().absolute().is_relative_to(self.home.environments):
             raise UsageError(f"{prefix} is firstlight's own environment already", fix="firstlight setup.list")
-        adopted = describe_adopted(prefix, self.engine, _now())
+        adopted = describe_adopted(prefix, self.engine, now())
         write_manifest(self.folder / adopted.id, adopted)
         return adopted
 
@@ -307,25 +133,11 @@ class Store:
 def all_generations(home: Home) -> list[Listed]:
     """Return the generations of every engine, for people to read."""
     try:
-        engines = sorted(entry.name for entry in home.environments.iterdir() if entry.is_dir())
+        engines = {entry.name for entry in home.environments.iterdir() if entry.is_dir()}
     except OSError:
-        return []
-    return [item for engine in engines for item in _listed(Store(home, engine))]
-
-
-def _listed(store: Store) -> Iterator[Listed]:
-    current, previous = store.current(), store.previous()
-    for item in store.list():
-        yield Listed(
-            engine=item.engine,
-            id=item.id,
-            build=item.build,
-            kind=item.kind,
-            python=item.python,
-            prefix=item.prefix,
-            state=item.state,
-            created=item.created,
-            current=current is not None and current.id == item.id,
-            previous=previous is not None and previous.id == item.id,
-            problems=item.problems,
-        )
+        engines = set()
+    stores: dict[str, GenerationStore] = {engine: Store(home, engine) for engine in engines}
+    for name, entry in load_catalogue().engines.items():
+        if entry.kind == "archive":
+            stores[name] = ArchiveStore(home, name)
+    return [item for _engine, store in sorted(stores.items()) for item in store.listed()]

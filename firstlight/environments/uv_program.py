@@ -30,6 +30,7 @@ _RESOLVING = re.compile(r"[\u2800-\u28ff] (\S+==\S+)")
 _DOWNLOADING = re.compile(r"^Downloading (\S+) \(([\d.]+)([KMGT]i)?B\)")
 _DOWNLOADED = re.compile(r"^ Downloaded (\S+)")
 _DRAWN = re.compile(r"[\u2800-\u28ff]|[\u2588\u2591]{3}|Preparing packages\.\.\.|Resolving dependencies\.\.\.")
+_SAID = re.compile(r"(?:error|warning): .+")  # uv's last words may stand on the line that its spinner has left
 _FACTOR = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
 _HOUR = 3600.0
 _PHASES = {"Resolved ": "preparing wheels", "Prepared ": "installing wheels"}
@@ -140,6 +141,8 @@ class Screen:
 
     def _message(self, piece: str) -> None:
         line = _ESCAPE.sub("", piece.rpartition(_ERASE_LINE)[2]).replace("\r", "").rstrip()
+        said = _SAID.search(line) if _DRAWN.search(line) else None
+        line = said[0] if said else line
         if not line.strip() or _DRAWN.search(line) or _BAR.search(line) or "experimental and may change" in line:
             return
         line = redact(line)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import msgspec
 
 from firstlight.environments.distributions import (
     InstalledPackage,
     add_metadata_shim,
+    canonical,
     damaged,
     freeze,
     prefix_of,
@@ -50,6 +53,7 @@ __all__ = [
 ]
 
 _CHANGED = re.compile(r"^ [+~] ([^=@\s]+)(?:==(\S+)|@(\S+))?(?: \(from (.+)\))?$")
+_SUM = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 _UNPACKED = 3  # wheels grow about this much when they are unpacked (measured on the sets of torch and its kin)
 
 
@@ -98,7 +102,7 @@ def install_wheels(
     for install in ([work.install_locked] if wheels.locked else []) + ([] if wheels.whole else [work.install]):
         result, sources = install(wheels)
         if result.returncode != 0:
-            raise explain(
+            failure = explain(
                 result.messages,
                 what=", ".join(wheels.wishes[:3]),
                 sources=[*sources.owners, *sources.names],
@@ -106,8 +110,11 @@ def install_wheels(
                 cache=cache,
                 needed=expected_bytes * _UNPACKED if expected_bytes else None,
             )
+            if wheels.locked:
+                failure.fix = f"{failure.fix or 'run it again'}; or resolve afresh instead of the lock: add --unlocked"
+            raise failure
         changed = with_origins(_changed(result.messages), python, sources, cache, hold)
-        installed |= {package.name: package for package in changed}
+        installed |= {package.name: _with_sum(package, work.sums) for package in changed}
     return list(installed.values())
 
 
@@ -130,6 +137,8 @@ class _Work:
         self.reinstall = [word for name in reinstall for word in ("--reinstall-package", name)]
         self.linking = {} if "UV_LINK_MODE" in os.environ else _link_mode(prefix_of(python), cache, step)
         self.silent: list[str] = []
+        self.sums: dict[str, str] = {}
+        """Of what is fetched by its address: the sum that its bytes were held against, which uv does not tell."""
 
     def install(self, wheels: WheelSet) -> tuple[UvResult, Sources]:
         """Run uv and return how it ended, with the sources of the last run."""
@@ -181,6 +190,8 @@ class _Work:
             further=True,
         )
         lines |= {name: direct[name].requirement for name in named.values() if name in direct}
+        known = {name: _sum_of(line, lines.get(name, "")) for line, name in named.items()}
+        self.sums = {name: value for name, value in known.items() if value}
         return [_with_address(line, lines.get(name)) for line, name in named.items()]
 
     def _write(self, wheels: WheelSet, *, further: bool) -> list[str]:
@@ -247,6 +258,19 @@ def _with_address(line: str, address: str | None) -> str:
     if address is None or " @ " not in address:
         return line
     return f"{address.partition('#')[0]} {line.partition(' ')[2]}"
+
+
+def _sum_of(line: str, address: str) -> str | None:
+    """Return the sum of the file that a line of a lock leads to, None where no page tells which of several it is."""
+    told = address.partition("#sha256=")[2].lower()
+    held = _SUM.findall(line)
+    return held[0] if len(held) == 1 else next((value for value in held if value == told), None)
+
+
+def _with_sum(package: InstalledPackage, sums: Mapping[str, str]) -> InstalledPackage:
+    if package.sha256 is not None:
+        return package
+    return msgspec.structs.replace(package, sha256=sums.get(canonical(package.name)))
 
 
 def _hosts(names: Sequence[str]) -> list[str]:

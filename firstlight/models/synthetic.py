@@ -27,19 +27,19 @@ from firstlight.files import remove_tree
 NAME = "synthetic"
 """The folder's name, and the name that it is served under."""
 
-_HIDDEN = 256
+HIDDEN = 256
 _HEAD = 128
-_HEADS = 2
-_INTERMEDIATE = 512
-_LAYERS = 2
-_CONTEXT = 2048
+HEADS = 2
+INTERMEDIATE = 512
+LAYERS = 2
+CONTEXT = 2048
 _SEED = 20240229
 
-_SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 _WORDS = ("th", "the", "in", "an", "and", "er", "on", "is", "to", "of")
 """Merges beyond single bytes, enough to make the tokenizer a real byte-pair one."""
 
-_CHAT_TEMPLATE = (
+CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
@@ -92,7 +92,7 @@ def _holds(folder: Path, files: dict[str, bytes]) -> bool:
 
 
 def _contents() -> dict[str, bytes]:
-    vocabulary = _vocabulary()
+    vocabulary = proof_vocabulary()
     documents = {
         "config.json": _config(vocabulary),
         "generation_config.json": _generation_config(vocabulary),
@@ -102,7 +102,7 @@ def _contents() -> dict[str, bytes]:
     files = {
         name: (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode() for name, value in documents.items()
     }
-    files["model.safetensors"] = _safetensors(_tensors(vocabulary))
+    files["model.safetensors"] = _safetensors(proof_tensors(vocabulary))
     return files
 
 
@@ -119,8 +119,9 @@ def _byte_characters() -> list[str]:
     return [chr(byte) if byte in printable else chr(next(moved)) for byte in range(256)]
 
 
-def _vocabulary() -> dict[str, int]:
-    tokens = [*_byte_characters(), *_WORDS, *_SPECIALS]
+def proof_vocabulary() -> dict[str, int]:
+    """Return the tokens with their numbers: every byte, a few words, the special ones."""
+    tokens = [*_byte_characters(), *_WORDS, *SPECIALS]
     return {token: index for index, token in enumerate(tokens)}
 
 
@@ -129,7 +130,7 @@ def _said(token: str) -> bool:
     return token.isascii() and token.isalpha()
 
 
-def _merges() -> list[str]:
+def proof_merges() -> list[str]:
     """Return the merge rules in their order, as `left right`: the spelling that every tokenizers release reads."""
     return [f"{word[:-1]} {word[-1]}" for word in _WORDS]
 
@@ -141,7 +142,7 @@ def _tokenizer(vocabulary: dict[str, int]) -> dict[str, object]:
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": vocabulary[token], "content": token, **flags} for token in _SPECIALS],
+        "added_tokens": [{"id": vocabulary[token], "content": token, **flags} for token in SPECIALS],
         "normalizer": None,
         "pre_tokenizer": {**byte_level, "use_regex": True},
         "post_processor": byte_level,
@@ -154,8 +155,8 @@ def _tokenizer(vocabulary: dict[str, int]) -> dict[str, object]:
             "end_of_word_suffix": "",
             "fuse_unk": False,
             "byte_fallback": False,
-            "vocab": {token: index for token, index in vocabulary.items() if token not in _SPECIALS},
-            "merges": _merges(),
+            "vocab": {token: index for token, index in vocabulary.items() if token not in SPECIALS},
+            "merges": proof_merges(),
         },
     }
 
@@ -164,15 +165,15 @@ def _tokenizer_config(vocabulary: dict[str, int]) -> dict[str, object]:
     flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
     return {
         "add_prefix_space": False,
-        "added_tokens_decoder": {str(vocabulary[token]): {"content": token, **flags} for token in _SPECIALS},
+        "added_tokens_decoder": {str(vocabulary[token]): {"content": token, **flags} for token in SPECIALS},
         "additional_special_tokens": ["<|im_start|>", "<|im_end|>"],
         "bos_token": None,
-        "chat_template": _CHAT_TEMPLATE,
+        "chat_template": CHAT_TEMPLATE,
         "clean_up_tokenization_spaces": False,
         "eos_token": "<|im_end|>",
         # Without this the generic tokenizer class of transformers 4 adds token_type_ids, which the model refuses.
         "model_input_names": ["input_ids", "attention_mask"],
-        "model_max_length": _CONTEXT,
+        "model_max_length": CONTEXT,
         "pad_token": "<|endoftext|>",
         "tokenizer_class": "PreTrainedTokenizerFast",
         "unk_token": None,
@@ -189,15 +190,15 @@ def _config(vocabulary: dict[str, int]) -> dict[str, object]:
         "bos_token_id": vocabulary["<|endoftext|>"],
         "eos_token_id": vocabulary["<|im_end|>"],
         "hidden_act": "silu",
-        "hidden_size": _HIDDEN,
+        "hidden_size": HIDDEN,
         "initializer_range": 0.02,
-        "intermediate_size": _INTERMEDIATE,
-        "max_position_embeddings": _CONTEXT,
-        "max_window_layers": _LAYERS,
+        "intermediate_size": INTERMEDIATE,
+        "max_position_embeddings": CONTEXT,
+        "max_window_layers": LAYERS,
         "model_type": "qwen2",
-        "num_attention_heads": _HEADS,
-        "num_hidden_layers": _LAYERS,
-        "num_key_value_heads": _HEADS,
+        "num_attention_heads": HEADS,
+        "num_hidden_layers": LAYERS,
+        "num_key_value_heads": HEADS,
         "rms_norm_eps": 1e-06,
         "rope_theta": 10000.0,
         "sliding_window": None,
@@ -217,7 +218,7 @@ def _generation_config(vocabulary: dict[str, int]) -> dict[str, object]:
 # ── weights ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class _Tensor:
+class Tensor:
     """A bfloat16 tensor of rows x columns (a vector has one row) as raw little-endian bytes."""
 
     def __init__(self, shape: tuple[int, ...], data: bytearray) -> None:
@@ -241,7 +242,7 @@ class _Tensor:
         self.data[2 * column + 1 :: 2 * self.columns] = bytes(len(self.data[2 * column + 1 :: 2 * self.columns]))
 
 
-def _noise(source: random.Random, high: int, *shape: int) -> _Tensor:
+def _noise(source: random.Random, high: int, *shape: int) -> Tensor:
     """Return random numbers of both signs whose bfloat16 high byte is `high` (or that with the sign bit)."""
     count = 1
     for size in shape:
@@ -250,45 +251,46 @@ def _noise(source: random.Random, high: int, *shape: int) -> _Tensor:
     data = bytearray(2 * count)
     data[0::2] = source.randbytes(count)
     data[1::2] = source.randbytes(count).translate(signs)
-    return _Tensor(shape, data)
+    return Tensor(shape, data)
 
 
-def _filled(value: float, *shape: int) -> _Tensor:
+def _filled(value: float, *shape: int) -> Tensor:
     count = 1
     for size in shape:
         count *= size
-    return _Tensor(shape, bytearray(struct.pack("<f", value)[2:] * count))
+    return Tensor(shape, bytearray(struct.pack("<f", value)[2:] * count))
 
 
-def _tensors(vocabulary: dict[str, int]) -> dict[str, _Tensor]:
+def proof_tensors(vocabulary: dict[str, int]) -> dict[str, Tensor]:
+    """Return the weights by their names in safetensors files."""
     source = random.Random(_SEED)  # noqa: S311 - weights, no secret; the same on every machine
-    embedding = _noise(source, _LARGE, len(vocabulary), _HIDDEN)
+    embedding = _noise(source, _LARGE, len(vocabulary), HIDDEN)
     embedding.clear_column(0)
     for token, index in vocabulary.items():
         if not _said(token):
             embedding.put(index, 0, _SILENCED)
-    tensors = {"model.embed_tokens.weight": embedding, "model.norm.weight": _filled(1.0, _HIDDEN)}
-    for layer in range(_LAYERS):
+    tensors = {"model.embed_tokens.weight": embedding, "model.norm.weight": _filled(1.0, HIDDEN)}
+    for layer in range(LAYERS):
         for name, tensor in _layer(source).items():
             tensors[f"model.layers.{layer}.{name}"] = tensor
     return tensors
 
 
-def _layer(source: random.Random) -> dict[str, _Tensor]:
-    heads = _HEADS * _HEAD
+def _layer(source: random.Random) -> dict[str, Tensor]:
+    heads = HEADS * _HEAD
     tensors = {
-        "input_layernorm.weight": _filled(1.0, _HIDDEN),
-        "post_attention_layernorm.weight": _filled(_GAIN, _HIDDEN),
+        "input_layernorm.weight": _filled(1.0, HIDDEN),
+        "post_attention_layernorm.weight": _filled(_GAIN, HIDDEN),
     }
     for norm in tensors.values():
         norm.put(0, 0, 0.0)  # the layers must not see channel 0
     for name in ("q", "k", "v"):
-        tensors[f"self_attn.{name}_proj.weight"] = _noise(source, _SMALL, heads, _HIDDEN)
+        tensors[f"self_attn.{name}_proj.weight"] = _noise(source, _SMALL, heads, HIDDEN)
         tensors[f"self_attn.{name}_proj.bias"] = _filled(0.0, heads)
-    tensors["self_attn.o_proj.weight"] = _noise(source, _SMALL, _HIDDEN, heads)
-    tensors["mlp.gate_proj.weight"] = _noise(source, _LARGE, _INTERMEDIATE, _HIDDEN)
-    tensors["mlp.up_proj.weight"] = _noise(source, _LARGE, _INTERMEDIATE, _HIDDEN)
-    tensors["mlp.down_proj.weight"] = _noise(source, _LARGE, _HIDDEN, _INTERMEDIATE)
+    tensors["self_attn.o_proj.weight"] = _noise(source, _SMALL, HIDDEN, heads)
+    tensors["mlp.gate_proj.weight"] = _noise(source, _LARGE, INTERMEDIATE, HIDDEN)
+    tensors["mlp.up_proj.weight"] = _noise(source, _LARGE, INTERMEDIATE, HIDDEN)
+    tensors["mlp.down_proj.weight"] = _noise(source, _LARGE, HIDDEN, INTERMEDIATE)
     # The carried constant: attention weights sum to one, so value 0 of head 0 is its bias at every position.
     tensors["self_attn.v_proj.weight"].clear_row(0)
     tensors["self_attn.v_proj.bias"].put(0, 0, _CARRIED)
@@ -300,7 +302,7 @@ def _layer(source: random.Random) -> dict[str, _Tensor]:
     return tensors
 
 
-def _safetensors(tensors: dict[str, _Tensor]) -> bytes:
+def _safetensors(tensors: dict[str, Tensor]) -> bytes:
     """Return the tensors as a safetensors file: header length, JSON header padded to 8 bytes, data.
 
     Written by hand (github.com/huggingface/safetensors, README, "Format"): the library's `serialize` takes other

@@ -40,7 +40,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     engine: Engine
     build: Build
     generation: str
-    python: Path
+    prefix: Path
     launch: Launch
     model: Path
     model_bytes: int
@@ -64,11 +64,11 @@ class Proven(msgspec.Struct, frozen=True, kw_only=True):
     detached: Detached | None = None
 
 
-def specify(trial: Trial) -> ServerSpec:
-    """Return the server that a trial starts."""
-    serving: Serving = trial.engine.serving(
+def specify(trial: Trial) -> tuple[ServerSpec, Serving]:
+    """Return the server that a trial starts, and how the engine wants it reached."""
+    serving = trial.engine.serving(
         ServingRequest(
-            python=trial.python,
+            prefix=trial.prefix,
             build=trial.build,
             launch=trial.launch,
             model=trial.model,
@@ -80,7 +80,7 @@ def specify(trial: Trial) -> ServerSpec:
             flags=trial.flags,
         )
     )
-    return ServerSpec(
+    spec = ServerSpec(
         name=trial.engine.name,
         command=serving.command,
         host=trial.host,
@@ -91,6 +91,7 @@ def specify(trial: Trial) -> ServerSpec:
         engine=trial.engine.name,
         model_id=serving.model_id,
     )
+    return spec, serving
 
 
 @contextmanager
@@ -102,16 +103,17 @@ def proven(trial: Trial, reporter: Reporter) -> Iterator[Proven]:
     Raises:
         VerificationFailed: the engine died, was not ready in time, or its answer was none.
     """
-    spec = specify(trial)
+    spec, serving = specify(trial)
     if trial.after == "detach":
-        yield from _detached(trial, spec, reporter)
+        yield from _detached(trial, spec, serving, reporter)
         return
     server = None
     try:
         with step(reporter, "start", f"start {trial.engine.name} on {trial.name}") as current:
             server = RunningServer.start(spec, home=trial.home)
             server.wait_ready(current, VerificationFailed)
-        yield _measured(trial, spec, reporter, server, None)
+            device = _loaded(trial, spec, serving, server, None)
+        yield _measured(trial, spec, device, reporter, server, None)
     except BaseException:
         if server is not None:
             server.stop()
@@ -120,7 +122,7 @@ def proven(trial: Trial, reporter: Reporter) -> Iterator[Proven]:
         server.stop()
 
 
-def _detached(trial: Trial, spec: ServerSpec, reporter: Reporter) -> Iterator[Proven]:
+def _detached(trial: Trial, spec: ServerSpec, serving: Serving, reporter: Reporter) -> Iterator[Proven]:
     details = Details(
         build=trial.build.id,
         environment=trial.generation,
@@ -132,17 +134,34 @@ def _detached(trial: Trial, spec: ServerSpec, reporter: Reporter) -> Iterator[Pr
         with step(reporter, "start", f"start {trial.engine.name} on {trial.name} in the background") as current:
             record = detach(spec, trial.home, details)
             wait_detached(spec, record, trial.home, current, VerificationFailed)
-        yield _measured(trial, spec, reporter, None, record)
+            device = _loaded(trial, spec, serving, None, record)
+        yield _measured(trial, spec, device, reporter, None, record)
     except BaseException:
         if record is not None and record.alive:
             stop_running(trial.home, record.name)
         raise
 
 
+def _loaded(
+    trial: Trial, spec: ServerSpec, serving: Serving, server: RunningServer | None, record: Detached | None
+) -> str:
+    """Have the engine load the model where it did not at its start; return the device that it runs on."""
+    try:
+        told = trial.engine.load(spec.base_url, serving, trial.launch)
+    except FirstlightError as error:
+        raise _explained(error, spec, server, record) from error
+    on_cpu = (told or trial.launch.device) == "cpu"
+    return "cpu" if on_cpu else f"cuda:{(trial.launch.visible_devices or '0').split(',')[0]}"
+
+
 def _measured(
-    trial: Trial, spec: ServerSpec, reporter: Reporter, server: RunningServer | None, record: Detached | None
+    trial: Trial,
+    spec: ServerSpec,
+    device: str,
+    reporter: Reporter,
+    server: RunningServer | None,
+    record: Detached | None,
 ) -> Proven:
-    device = "cpu" if trial.launch.device == "cpu" else f"cuda:{(trial.launch.visible_devices or '0').split(',')[0]}"
     with step(reporter, "first token", f"ask {trial.name}: {PROMPT}"):
         try:
             proof = measure(

@@ -88,6 +88,7 @@ def request_of(engine: str, machine: Machine, *, elsewhere: bool, **words: Any) 
         channels=tuple(words.get("channel") or ()),
         indexes=indexes,
         find_links=tuple(words.get("find_links") or ()),
+        unlocked=bool(words.get("unlocked")),
         home=None if elsewhere else find_home([disk.mount for disk in machine.disks or []]),
         default_home=None if elsewhere else default_root(),
     )

@@ -11,38 +11,57 @@ import msgspec
 
 from firstlight import engines
 from firstlight.bringup import Result, bring_up, carry_out
-from firstlight.catalogue.loading import find_build, load_catalogue
+from firstlight.catalogue.loading import find_engine, known_build, load_catalogue
 from firstlight.catalogue.names import installable_names
-from firstlight.environments.generations import Store
+from firstlight.environments.generations import store_named
 from firstlight.errors import FirstlightError, UsageError
 from firstlight.events import silent
-from firstlight.goals import Goal, Site, foresee, prepare
+from firstlight.goals import Goal, Site, foresee, prepare, require_servable
 from firstlight.machine.facts import Machine
 from firstlight.planning.choose import choose
 from firstlight.planning.request import Request
 from firstlight.proof.receipts import Receipt, Recorder, to_json
+from firstlight.staying.wish import Wish
 from firstlight.tasks.asking import PATIENCE, asks, confirmed, home_of, request_of, this_machine
+from firstlight.tasks.services import follow_switch, install_proven, with_service
 from firstlight.ui.ending import next_steps, summary
 from firstlight.ui.progress import progress
 from firstlight.ui.terminal import show, show_document, speaks_unicode, tell, width
 from firstlight.ui.views import plan_lines
 
 
-def pick_engine(machine: Machine, asked: str | None) -> str:
+def pick_engine(machine: Machine, asked: str | None, model: str | None = None) -> str:
     """Return the engine for `up`: what was asked for, else the first of the catalogue that can use this machine's GPU.
 
-    Without a usable GPU that is the engine that is always there on the CPU.
+    Without a usable GPU that is the engine that is always there on the CPU. Engines that can never serve the model are
+    left out.
     """
     if asked is not None:
         return asked
     catalogue, installable = load_catalogue(), installable_names()
-    pages = {name: page for name, page in catalogue.engines.items() if name in installable}
+    able = [
+        name for name in catalogue.engines if name in installable and (model is None or _serves(name, model, machine))
+    ]
+    pages = {name: page for name, page in catalogue.engines.items() if name in (able or installable)}
     plans = {name: choose(machine, catalogue, Request(engine=name)) for name in pages}
     on_gpu = [name for name, plan in plans.items() if plan.build is not None and plan.build.cuda is not None]
     anywhere = [name for name, page in pages.items() if page.cpu == "always" and plans[name].build]
     fitting = [name for name, plan in plans.items() if plan.build is not None]
     last = [name for name, page in pages.items() if page.cpu == "always"]
     return next(iter([*on_gpu, *anywhere, *fitting, *last, *pages]))
+
+
+def _serves(engine: str, model: str, machine: Machine) -> bool:
+    """Tell whether an engine may be able to serve a model; whether it is there at all shows later.
+
+    A word without a tag that only an engine's own registry could know is more likely a hub's id that lacks its owner.
+    """
+    home, found = home_of(machine), engines.find(engine)
+    try:
+        require_servable(Request(engine=engine, model=model, default_home=home.root))
+        return ":" in model or not found.fetches(model) or found.own_model(model, home) is not None
+    except FirstlightError:
+        return False
 
 
 def apply(
@@ -57,6 +76,7 @@ def apply(
     after: Literal["stop", "keep", "detach"] = "stop",
     host: str | None = None,
     flags: tuple[str, ...] = (),
+    service: Wish | None = None,
     dry_run: bool = False,
     yes: bool = False,
     json: bool = False,
@@ -79,23 +99,28 @@ def apply(
         flags=flags,
     )
     recorder = Recorder(silent)
-    with progress() as reporter:
+    with progress(events=json) as reporter:
         recorder.reporter = silent if dry_run else reporter
         site = prepare(goal, machine, recorder)
     if dry_run:
-        return _dry_run(site, json=json)
+        return _dry_run(site, service, json=json)
     if asks(yes=yes):
         tell("\n".join(plan_lines(site.plan, explain=False)))
     if not confirmed("Go on?", yes=yes):
         raise UsageError("not confirmed; nothing was changed", fix="answer y, or add --yes")
-    with progress() as reporter:
+    with progress(events=json) as reporter:
         recorder.reporter = reporter
         result = carry_out(site, recorder)
+        follow_switch(site.home, request.engine, machine, reporter, result.server)
+    if service is not None:
+        return install_proven(service, result.receipt, machine, site.home, json=json)
     return _ending(result, json=json)
 
 
-def _dry_run(site: Site, *, json: bool) -> int:
+def _dry_run(site: Site, service: Wish | None, *, json: bool) -> int:
     foreseen = foresee(site)
+    if service is not None:
+        foreseen = with_service(foreseen, service, site.machine, site.home)
     if json:
         head = {"schema": "firstlight.dryrun/1"}
         document = {**head, "files": foreseen.files, "commands": foreseen.commands, "plan": site.plan}
@@ -136,7 +161,8 @@ def _ending(result: Result, *, json: bool) -> int:
 
 
 def _python_of(receipt: Receipt) -> str:
-    return f"{receipt.environment.prefix}/bin/python" if receipt.environment else "python"
+    own = Path(receipt.environment.prefix) / "bin" / "python" if receipt.environment else None
+    return str(own) if own is not None and own.exists() else "python3"
 
 
 def prove_current(engine: str, model: str | None, *, json: bool) -> int:
@@ -163,7 +189,7 @@ def _with_current(
 ) -> int:
     facts, request = _request_for_current(engine, model, port)
     goal = Goal(what=what, request=request, current=True, talk=talk, after=after, host=host or "127.0.0.1", flags=flags)
-    with progress() as reporter:
+    with progress(events=json) as reporter:
         result = bring_up(goal, facts, reporter)
     return _ending(result, json=json)
 
@@ -173,11 +199,11 @@ def _request_for_current(engine: str, model: str | None, port: int | None) -> tu
     engines.find(engine)
     facts = this_machine(patience=PATIENCE)
     request = request_of(engine, facts, elsewhere=False, model=model)
-    present = Store(home_of(facts), engine).current()
-    known = [build.id for build in load_catalogue().engines[engine].build]
-    build = present.build if present is not None and present.build in known else None
-    cuda = find_build(load_catalogue().engines[engine], build).cuda if build else None
-    return facts, msgspec.structs.replace(request, build=build, cuda=(cuda or "cpu") if build else None, port=port)
+    present = store_named(home_of(facts), engine).current()
+    build = known_build(find_engine(load_catalogue(), engine), present.build) if present is not None else None
+    if build is None:
+        return facts, msgspec.structs.replace(request, port=port)
+    return facts, msgspec.structs.replace(request, build=build.id, cuda=build.cuda or "cpu", port=port)
 
 
 def repair_current(engine: str, *, yes: bool, json: bool) -> int:

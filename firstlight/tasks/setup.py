@@ -18,6 +18,7 @@ _HELP = {
     **SETUP_HELP,
     "adopt": "take an environment that is there already: its prefix",
     "no-proof": "do not start the engine; with --machine, build for another machine",
+    "unlocked": "resolve the wheels afresh instead of taking the build's lock",
     "repair": "build the same environment afresh beside the current one",
 }
 _ENGINES = ", ".join(installable_names())
@@ -42,6 +43,7 @@ def _setup_task(engine: str) -> Any:
         find_links: list[str] | None = None,
         adopt: str | None = None,
         repair: bool = False,
+        unlocked: bool = False,
         no_proof: bool = False,
         dry_run: bool = False,
         yes: bool = False,
@@ -52,6 +54,7 @@ def _setup_task(engine: str) -> Any:
         facts = _facts(machine, proof=not no_proof)
         words: dict[str, Any] = {"gpus": gpus, "cuda": cuda, "release": release, "build": build, "python": python}
         words |= {"environment": environment, "channel": channel, "index": index, "find_links": find_links}
+        words |= {"unlocked": unlocked}
         return apply(
             f"setup.{engine}",
             request_of(engine, facts, elsewhere=False, model=model, **words),
@@ -119,23 +122,29 @@ def repair(_context: Context, engine: str, yes: bool = False, json: bool = False
 @command(help={"engine": _ENGINES})
 def rollback(_context: Context, engine: str) -> None:
     """Make the previous environment of an engine the current one again."""
-    from firstlight.environments.generations import Store
+    from firstlight.environments.generations import store_named
+    from firstlight.tasks.services import follow_switch
+    from firstlight.ui.progress import progress
     from firstlight.ui.terminal import show
 
-    store = Store(home_of(this_machine()), _known(engine))
+    facts = this_machine()
+    store = store_named(home_of(facts), engine)
     with store.lock():
         show(f"{engine}: {store.rollback().id} is current again")
+    with progress() as reporter:
+        follow_switch(store.home, engine, facts, reporter)
 
 
 @command(help={"engine": _ENGINES, "generation": "only this one", "yes": SETUP_HELP["yes"]})
 def remove(_context: Context, engine: str, generation: str | None = None, yes: bool = False) -> None:
     """Remove an engine's environments, or one generation, and undo what was written outside the home."""
-    from firstlight.environments.generations import Store
+    from firstlight.environments.generations import store_named
     from firstlight.serving.running import list_running
+    from firstlight.serving.services.records import require_not_service
     from firstlight.ui.terminal import show
 
     home = home_of(this_machine())
-    store = Store(home, _known(engine))
+    store = store_named(home, engine)
     for record in list_running(home):
         if record.alive and record.engine == engine and generation in {None, record.details.environment}:
             raise FirstlightError(
@@ -143,18 +152,13 @@ def remove(_context: Context, engine: str, generation: str | None = None, yes: b
                 why=f"it serves {record.model} at {record.endpoint} (process {record.pid})",
                 fix=f"firstlight down {record.name}",
             )
-    what = f"the generation {generation}" if generation else f"every environment of {engine}"
+    require_not_service(home, engine, generation)
+    what = f"the generation {generation}" if generation else f"every {store.noun} of {engine}"
     if not confirmed(f"Remove {what}?", yes=yes):
         raise UsageError("not confirmed; nothing was changed", fix="answer y, or add --yes")
     with store.lock():
         for line in store.remove(generation):
             show(line)
-
-
-def _known(engine: str) -> str:
-    from firstlight.catalogue.loading import find_engine, load_catalogue
-
-    return find_engine(load_catalogue(), engine).engine
 
 
 collection = Collection("setup")

@@ -44,9 +44,13 @@ def _client(url: str | None, model: str | None) -> tuple[Any, str | None]:
     from firstlight.proof.client import OpenAIClient
     from firstlight.proof.receipts import model_at
     from firstlight.serving.running import list_running
+    from firstlight.serving.services.records import all_services
 
     home = home_of(this_machine())
     if url is None:
-        alive = [record for record in list_running(home) if record.alive]
-        url = f"{alive[0].endpoint}/v1" if alive else os.environ.get("OPENAI_BASE_URL") or "http://127.0.0.1:8000/v1"
+        here = [record.endpoint for record in list_running(home) if record.alive]
+        here += [record.spec.base_url for record in all_services(home)]
+        url = f"{here[0]}/v1" if here else os.environ.get("OPENAI_BASE_URL") or "http://127.0.0.1:8000/v1"
+    known = next((each.spec for each in all_services(home) if f"{each.spec.base_url}/v1" == url.rstrip("/")), None)
+    model = model or (known.model_id or None if known is not None else None)
     return OpenAIClient(url, api_key=os.environ.get("OPENAI_API_KEY")), model or model_at(home, url.rstrip("/"))

@@ -9,8 +9,9 @@ from invoke.context import Context
 
 from firstlight.catalogue.names import installable_names
 from firstlight.errors import UsageError
+from firstlight.planning.request import Request
 from firstlight.tasks.asking import PATIENCE, PLAN_HELP, SETUP_HELP, home_of, request_of, this_machine
-from firstlight.tasks.edge import after_dashes, command
+from firstlight.tasks.edge import after_dashes, command, port_number
 
 _HELP = {
     **{name: PLAN_HELP[name] for name in ("gpus", "cuda", "release", "build", "python", "model", "json")},
@@ -19,6 +20,7 @@ _HELP = {
     "port": "port of the endpoint",
     "host": "address to listen on; 127.0.0.1 is reached from this machine alone",
     "detach": "leave it running in the background (`firstlight down` stops it)",
+    "service": "install it as a service that outlives crashes and reboots (`service.install` has more options)",
     "once": "prove it and stop (the default without a terminal)",
 }
 
@@ -32,6 +34,7 @@ def up(
     host: str | None = None,
     detach: bool = False,
     once: bool = False,
+    service: bool = False,
     gpus: str | None = None,
     cuda: str | None = None,
     release: str | None = None,
@@ -50,14 +53,16 @@ def up(
 
     if host is not None and not host.strip():
         raise UsageError("--host was given without an address", fix="--host 127.0.0.1")
-    if detach and once:
-        raise UsageError("--detach and --once exclude each other", fix="leave one of them out")
+    if detach + once + service > 1:
+        raise UsageError("--detach, --once and --service exclude each other", fix="leave all but one of them out")
     keep = sys.stdout.isatty() and not json
-    after: Literal["stop", "keep", "detach"] = "detach" if detach else "keep" if keep and not once else "stop"
+    after: Literal["stop", "keep", "detach"] = (
+        "detach" if detach else "keep" if keep and not (once or service) else "stop"
+    )
     words: dict[str, Any] = {"gpus": gpus, "cuda": cuda, "release": release, "build": build, "python": python}
     words |= {"port": port, "environment": environment, "channel": channel, "index": index, "find_links": find_links}
     facts = this_machine(patience=PATIENCE)
-    request = request_of(pick_engine(facts, engine), facts, elsewhere=False, model=model, **words)
+    request = request_of(pick_engine(facts, engine, model), facts, elsewhere=False, model=model, **words)
     return apply(
         "up",
         request,
@@ -66,9 +71,24 @@ def up(
         after=after,
         host=host,
         flags=after_dashes(),
+        service=_wish(request, host, port) if service else None,
         dry_run=dry_run,
         yes=yes,
         json=json,
+    )
+
+
+def _wish(request: Request, host: str | None, port: str | None) -> Any:
+    """Return the service that `--service` asks for; `service.install` knows more options."""
+    from firstlight.staying.wish import Wish
+
+    return Wish(
+        engine=request.engine,
+        model=request.model or "",
+        host=host or "127.0.0.1",
+        port=port_number(port),
+        gpus=request.gpus,
+        flags=after_dashes(),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import time
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from firstlight.events import Event, Note, Reporter, StepFinished, StepProgress, StepStarted
+from firstlight.planning.redacting import without_credentials
 from firstlight.ui.quantities import duration, rate, size
 from firstlight.ui.terminal import as_typed, is_terminal, speaks_unicode, styled, write
 
@@ -116,10 +118,78 @@ class LiveProgress:
         self._bars.console.print(Text.from_ansi(text), soft_wrap=True)
 
 
+EVENT_SCHEMA = "firstlight.event/1"
+_EVENT_EVERY = 0.5
+"""Seconds between two JSON lines of one step's progress."""
+
+
+class EventLines:
+    """One JSON document a line (schema firstlight.event/1), for programs that watch: `--json`."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._began: dict[str, float] = {}
+        self._said: dict[str, float] = {}
+        self._whole: set[str] = set()
+
+    def __call__(self, event: Event) -> None:
+        """Take an event."""
+        with self._lock:
+            told = self._told(event)
+            if told is not None:
+                document = {"schema": EVENT_SCHEMA, **told}
+                write(self._stream, without_credentials(json.dumps(document, ensure_ascii=False)))
+
+    def _told(self, event: Event) -> dict[str, str | float | int | None] | None:
+        now = time.monotonic()
+        if isinstance(event, StepStarted):
+            self._began[event.id] = now
+            self._whole.discard(event.id)
+            self._said.pop(event.id, None)
+            return {"event": "started", "step": event.id, "what": event.what, "at": event.at}
+        if isinstance(event, StepProgress):
+            if not self._due(event, now):
+                return None
+            return self._moved(event, now)
+        if isinstance(event, StepFinished):
+            ended = {"event": "finished", "step": event.id, "what": event.what, "outcome": event.outcome}
+            return {**ended, "seconds": round(event.seconds, 3), "bytes": event.bytes, "detail": event.detail}
+        return {"event": "note", "level": event.level, "text": event.text}
+
+    def _due(self, event: StepProgress, now: float) -> bool:
+        """Tell whether a step's progress is worth a line: now and then, and once when all is there."""
+        whole = event.total is not None and event.done >= event.total and event.id not in self._whole
+        if not whole and now - self._said.get(event.id, -_EVENT_EVERY) < _EVENT_EVERY:
+            return False
+        self._said[event.id] = now
+        if whole:
+            self._whole.add(event.id)
+        return True
+
+    def _moved(self, event: StepProgress, now: float) -> dict[str, str | float | int | None]:
+        took = now - self._began.get(event.id, now)
+        speed = event.done / took if took > 0 else 0.0
+        left = (event.total - event.done) / speed if event.total and speed > 0 else None
+        return {
+            "event": "progress",
+            "step": event.id,
+            "done": event.done,
+            "total": event.total,
+            "unit": event.unit,
+            "rate": round(speed, 1),
+            "seconds_left": None if left is None else round(max(0.0, left), 1),
+            "detail": event.detail,
+        }
+
+
 @contextmanager
-def progress(stream: TextIO | None = None) -> Iterator[Reporter]:
-    """Yield the reporter that fits a stream (standard error by default)."""
+def progress(stream: TextIO | None = None, *, events: bool = False) -> Iterator[Reporter]:
+    """Yield the reporter that fits a stream (standard error by default); with `events` one JSON line per event."""
     target = stream or sys.stderr
+    if events:
+        yield EventLines(target)
+        return
     if not is_terminal(target):
         yield PlainProgress(target)
         return

@@ -13,11 +13,11 @@ from typing import TextIO
 from firstlight.errors import FirstlightError
 from firstlight.planning.redacting import without_credentials
 
-_COMMAND = re.compile(
-    r"(?<![\w/.-])firstlight(?= (?:-|(?:up|down|doctor|machine|plan|chat|ask)\b|(?:setup|serve|model)\.))"
-)
+_SINGLE = "up|down|doctor|machine|plan|chat|ask|restore"
+_GROUPS = "setup|serve|model|ollama|mirror|service|bootstrap"
+_COMMAND = re.compile(rf"(?<![\w/.-])firstlight(?= (?:-|(?:{_SINGLE})\b|(?:{_GROUPS})\.))")
 """Our own commands inside a text."""
-_DOWN = re.compile(r"\binvoke down (?=\w)")
+_NAMED = re.compile(r"\b(invoke (?:down|service\.(?:start|stop|restart|status|logs|remove))) (?=\w)")
 """Stock Invoke knows no word that may be left out."""
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 
@@ -84,7 +84,7 @@ def as_typed(text: str) -> str:
     if program == "firstlight":
         return text
     text = _COMMAND.sub(lambda _found: program, text)
-    return _DOWN.sub("invoke down --name ", text) if program == "invoke" else text
+    return _NAMED.sub(r"\1 --name ", text) if program == "invoke" else text
 
 
 def _program() -> str:

@@ -8,6 +8,8 @@ test_packages='
 gcc:gcc
 /usr/include/stdio.h:libc6-dev
 mmdebstrap:mmdebstrap
+systemd-nspawn:systemd-container
+nsenter:util-linux
 unshare:util-linux
 setpriv:util-linux
 mount:mount

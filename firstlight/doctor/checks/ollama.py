@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -15,9 +16,8 @@ from firstlight.doctor.story import remedy_of
 from firstlight.planning.devices import nvidia_gpus
 
 _ENGINE = "ollama"
-_INSTALLER = "curl -fsSL https://ollama.com/install.sh | sh"
-_PREFIXES = ("/usr/local", "/usr")
-"""Where its own installer puts it; it removes the libraries of the release before by itself."""
+_USERS = ("/home", "/root")
+"""Where people write; elsewhere only root can."""
 _MUCH = 1_000_000_000
 _NOT_HERE = "Ollama is not installed"
 _OPEN_HOSTS = ("0.0.0.0", "[::]", "::", ":")  # noqa: S104 - looked for, not bound to
@@ -31,12 +31,14 @@ def _in_use(ollama: OllamaSeen, copy: Copy) -> bool:
 
 
 def _again(copy: Copy) -> Remedy:
-    """Return how a copy is made whole again: by its own installer, or, where that does not reach, by hand."""
-    prefix = str(Path(copy.real).parent.parent)
-    if prefix in _PREFIXES:
-        return by_hand("install it whole again, with its own installer", _INSTALLER, root=True)
-    words = f"take {prefix}/lib/ollama away, and unpack the whole archive of its release into {prefix}"
-    return by_hand(words, root=not copy.ours)
+    """Return how a copy is made whole again: a release beside it, switched to; what is there is moved aside."""
+    if copy.ours:
+        return by_hand("unpack its release afresh", "firstlight ollama.install --repair")
+    prefix = Path(copy.real).parent.parent
+    root = not any(prefix.is_relative_to(place) for place in _USERS)
+    command = f"firstlight ollama.install --prefix {shlex.quote(str(prefix))} --yes"
+    words = f"put a whole release into {prefix}: what is there is moved aside, and ollama.rollback gives it back"
+    return by_hand(words, f"sudo {command}" if root else command, root=root)
 
 
 def copies(evidence: Evidence) -> Iterable[Finding]:
@@ -172,6 +174,12 @@ def folder(evidence: Evidence) -> Iterable[Finding]:
             yield skip(f"{store.path} cannot be looked into: {store.unreadable}", subject=store.path)
 
 
+def _pull(store: Store, model: str) -> str:
+    """Return the command that pulls a model into this very store, where it goes on from its bytes."""
+    root = "" if any(Path(store.path).is_relative_to(place) for place in _USERS) else "sudo "
+    return f"{root}OLLAMA_MODELS={shlex.quote(store.path)} firstlight ollama.pull {shlex.quote(model)}"
+
+
 def manifests(evidence: Evidence) -> Iterable[Finding]:
     """Tell models whose manifest does not parse."""
     for store in seen(evidence.ollama).stores:
@@ -181,7 +189,7 @@ def manifests(evidence: Evidence) -> Iterable[Finding]:
                 detail="The model cannot be used, and the server no longer cleans up old files at its start.",
                 evidence=f"{bad.path}: {bad.why}",
                 affects=[_ENGINE],
-                remedy=by_hand("remove it and pull the model again", f"sudo rm {bad.path}", f"ollama pull {bad.model}"),
+                remedy=by_hand("remove it and pull the model again", f"sudo rm {bad.path}", _pull(store, bad.model)),
                 source="Ollama server/routes.go: `corrupt manifests detected`",
                 subject=bad.path,
             )
@@ -197,7 +205,7 @@ def blobs(evidence: Evidence) -> Iterable[Finding]:
                 detail="`ollama list` shows it all the same; a request answers that the model was not found.",
                 evidence=bad.path,
                 affects=[_ENGINE],
-                remedy=by_hand("pull it again", f"ollama pull {bad.model}"),
+                remedy=by_hand("pull it again", _pull(store, bad.model)),
                 subject=bad.path,
             )
         for bad in store.wrong or ():
@@ -207,7 +215,7 @@ def blobs(evidence: Evidence) -> Iterable[Finding]:
                 "magic`, or nonsense.",
                 evidence=bad.path,
                 affects=[_ENGINE],
-                remedy=by_hand("remove it and pull the model again", f"sudo rm {bad.path}", f"ollama pull {bad.model}"),
+                remedy=by_hand("remove it and pull the model again", f"sudo rm {bad.path}", _pull(store, bad.model)),
                 subject=bad.path,
             )
         yield from _whole(store)

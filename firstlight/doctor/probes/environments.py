@@ -13,7 +13,7 @@ from firstlight.doctor.looking import Look
 from firstlight.errors import FirstlightError
 
 if TYPE_CHECKING:
-    from firstlight.environments.generations import Store
+    from firstlight.environments.generation_store import GenerationStore
     from firstlight.environments.spec import Generation
 
 _LIBRARY = re.compile(rb'"?([^,"]+\.so(?:\.[^,"/]*)?)"?,[^,]*,(\d+)\r?')
@@ -90,19 +90,22 @@ def read(look: Look) -> Environments:
         names = sorted(entry.name for entry in home.environments.iterdir() if entry.is_dir())
     except OSError:
         names = []
-    if not names:
+    archives = {name: page for name, page in look.catalogue.engines.items() if page.kind == "archive"}
+    names = [name for name in names if name not in archives]
+    unpacked = [page for name, page in archives.items() if (home.root / name).is_dir()]
+    if not names and not unpacked:
         return Environments()
-    from firstlight.environments.generations import Store
+    from firstlight.environments.generations import Store, store_for
 
     locks = look.system.text_of("/proc/locks") or ""
-    stores = [Store(home, name) for name in names]
+    stores = [*(Store(home, name) for name in names), *(store_for(home, page) for page in unpacked)]
     return Environments(
         folders=tuple(_folder(store, locks) for store in stores),
         found=tuple(seen for store in stores for seen in _seen(look, store)),
     )
 
 
-def _folder(store: Store, locks: str) -> EngineFolder:
+def _folder(store: GenerationStore, locks: str) -> EngineFolder:
     link = store.folder / "current"
     try:
         target: str | None = str(link.readlink())
@@ -130,7 +133,7 @@ def _locked(file: Path, locks: str) -> bool:
     return bool(re.search(rf"FLOCK\s+ADVISORY\s+WRITE\s+\d+\s+\S+:{inode}\s", locks))
 
 
-def _seen(look: Look, store: Store) -> Iterator[EnvironmentSeen]:
+def _seen(look: Look, store: GenerationStore) -> Iterator[EnvironmentSeen]:
     current, previous = store.current(), store.previous()
     for item in store.list():
         seen = EnvironmentSeen(
@@ -145,7 +148,7 @@ def _seen(look: Look, store: Store) -> Iterator[EnvironmentSeen]:
             previous=previous is not None and previous.id == item.id,
             problems=item.problems,
         )
-        whole = item.state != "building" and not item.problems
+        whole = item.state != "building" and not item.problems and item.python  # without one, its problems say all
         yield _looked_into(look, item, seen) if whole and (seen.current or seen.previous) else seen
 
 

@@ -38,15 +38,14 @@ def read(look: Look) -> InstalledSeen:
 
 
 def _current(home: Home, engine: str, page: EngineEntry) -> Installed | None:
-    if page.kind == "archive":
-        return _unpacked(home, engine)
-    if not (home.environments / engine / "current").is_symlink():
+    folder = home.root if page.kind == "archive" else home.environments
+    if not (folder / engine / "current").is_symlink():
         return None  # what reads manifests takes longer to import than all of this probe
-    from firstlight.environments.generations import Store
+    from firstlight.environments.generations import store_for
 
-    present = Store(home, engine).current()
+    present = store_for(home, page).current()
     if present is None:
-        return None
+        return _unpacked(home, engine) if page.kind == "archive" else None
     return Installed(
         engine=engine,
         build=present.build,
@@ -58,7 +57,7 @@ def _current(home: Home, engine: str, page: EngineEntry) -> Installed | None:
 
 
 def _unpacked(home: Home, engine: str) -> Installed | None:
-    """Return what `<home>/<engine>/current` leads to: engines that are one unpacked archive per release."""
+    """Return what `<home>/<engine>/current` leads to where no manifest of ours says what it is."""
     link = home.root / engine / "current"
     try:
         target = link.readlink()

@@ -113,6 +113,7 @@ def engine_of(unit: str, engines: list[str]) -> str | None:
     """Return the engine that a unit's ExecStart runs, by a word of its command."""
     lines = [line for line in unit.splitlines() if line.startswith("ExecStart=")]
     words = {Path(word).name for line in lines for word in re.split(r"[\s=]+", line)}
+    words |= {module.partition(".")[0] for line in lines for module in re.findall(r" -m (\S+)", line)}
     return next((name for name in engines if name in words), None)
 
 

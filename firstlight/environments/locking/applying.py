@@ -7,7 +7,7 @@ import msgspec
 from firstlight.catalogue.locks import lock_folder, lock_path, subdir_of
 from firstlight.catalogue.types import Build
 from firstlight.environments.locking.conda_files import LockedConda, read_conda_lock
-from firstlight.environments.locking.holding import held_lock
+from firstlight.environments.locking.holding import held_lock, under
 from firstlight.environments.locking.lockfile import PipLock, read_lock
 from firstlight.environments.locking.wish import wish_of
 from firstlight.environments.wheelset import WheelSet
@@ -58,17 +58,6 @@ def with_lock(wheels: WheelSet, catalogues: PipLock | None, build: Build, home: 
     """Return a pip layer as its lock holds it; of a pinned build, as its first install in this home came out."""
     if catalogues is None:
         return wheels
-    lock = catalogues
-    if not lock.whole and home is not None:
-        lock = held_lock(home, build, lock.python, catalogues) or lock
-    held = [f"{wheel.name}=={wheel.version}" for wheel in (*lock.wheels, *lock.pinned)]
-    own = {*(item.name for item in wheels.owned), *(item.name for item in wheels.direct)}
-    constraints = [line for line in held if line.partition("==")[0] not in own]
-    return msgspec.structs.replace(
-        wheels,
-        locked=tuple(wheel.line for wheel in lock.wheels),
-        lock=catalogues.digest,
-        locked_platform=catalogues.platform,
-        whole=lock.whole,
-        constraints=wheels.constraints if lock.whole else (*wheels.constraints, *constraints),
-    )
+    named = msgspec.structs.replace(wheels, lock=catalogues.digest, locked_platform=catalogues.platform)
+    held = None if home is None or catalogues.whole else held_lock(home, build.id, catalogues.python, named.lock or "")
+    return under(named, held or catalogues)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -136,16 +138,32 @@ def stock(
         trusted_hosts=tuple(settings.trusted_hosts),
     )
     fetch_all(items, step=step, transport=transport)
+    return _channel_of(packages, folder).absolute().as_uri()
+
+
+def _channel_of(packages: Sequence[LockedConda], folder: Path) -> Path:
+    """Lay a channel of exactly these archives out, and return its folder.
+
+    Each set has a folder of its own, named after its sums: setups that run at the same time must not change the listing
+    under each other's solver.
+    """
+    digest = hashlib.sha256("".join(sorted(package.sha256 for package in packages)).encode()).hexdigest()
+    channel = folder / "sets" / digest[:16]
     for subdir in sorted({"noarch", *(package.path.partition("/")[0] for package in packages)}):
         here = {package.file: _record(package, folder) for package in packages if package.path.startswith(f"{subdir}/")}
+        (channel / subdir).mkdir(parents=True, exist_ok=True)
+        for name in here:
+            if not (channel / subdir / name).exists():
+                with contextlib.suppress(FileExistsError):
+                    (channel / subdir / name).symlink_to(folder.absolute() / subdir / name)
         document = {
             "info": {"subdir": subdir},
             "packages": {name: one for name, one in here.items() if name.endswith(".tar.bz2")},
             "packages.conda": {name: one for name, one in here.items() if name.endswith(".conda")},
             "repodata_version": 1,
         }
-        write_atomic(folder / subdir / "repodata.json", json.dumps(document))
-    return folder.absolute().as_uri()
+        write_atomic(channel / subdir / "repodata.json", json.dumps(document))
+    return channel
 
 
 def _record(package: LockedConda, folder: Path) -> dict[str, Any]:

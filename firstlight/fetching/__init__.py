@@ -1,0 +1,1 @@
+"""Bytes in: resumable downloads from many sources, verified; nothing unverified gets a final name."""

@@ -1,0 +1,1 @@
+"""Services: an engine that outlives the terminal, the crash and the reboot."""

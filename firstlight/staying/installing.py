@@ -1,0 +1,325 @@
+"""A service installed: refused early, tried in its sandbox, switched on and proven; or nothing of it is left."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+import time
+from pathlib import Path
+
+import msgspec
+
+from firstlight import engines
+from firstlight.errors import FirstlightError
+from firstlight.events import Note, Reporter, Step, step
+from firstlight.files import remove_tree, write_atomic, writer_lock
+from firstlight.home import Home
+from firstlight.machine.facts import Machine
+from firstlight.models.provide import ServedModel
+from firstlight.proof.first_token import Proof
+from firstlight.proof.receipts import ModelRecord, Receipt, Recorder, timestamp, write_receipt
+from firstlight.serving.ports import free_port
+from firstlight.serving.records import RECORD as DETACHED
+from firstlight.serving.services import users
+from firstlight.serving.services.manager import Manager, manager_for
+from firstlight.serving.services.records import Record, load, save
+from firstlight.serving.services.scopes import choose as choose_scope
+from firstlight.serving.services.spec import ServiceFile, ServiceSpec
+from firstlight.serving.services.systemd import SystemdManager
+from firstlight.staying.drafting import Ground, draft, ground, key_variable
+from firstlight.staying.models import foreseen_model, served_model
+from firstlight.staying.proving import PROMPT, key_of, measured
+from firstlight.staying.removing import remove_service
+from firstlight.staying.sharing import require_memory, require_port, rivals
+from firstlight.staying.stores import current_of, link_of
+from firstlight.staying.whom import AS_ROOT, choose_user
+from firstlight.staying.wish import Wish, check_wish, require_port_right, require_supported
+
+
+class Drafted(msgspec.Struct, frozen=True, kw_only=True):
+    """A service as it would be: its description, files (a secret's content is never in them), commands, remarks."""
+
+    spec: ServiceSpec
+    files: list[ServiceFile]
+    commands: list[list[str]]
+    notes: list[str]
+    under: Ground
+    making_room: list[Record] = []
+    makes_user: bool = False
+
+
+class Installed(msgspec.Struct, frozen=True, kw_only=True):
+    """An installed and proven service. `key` is shown once and kept nowhere but in the 0600 file."""
+
+    spec: ServiceSpec
+    seconds: float
+    """From the start to the first answer of its health."""
+    proof: Proof | None
+    survives: str
+    key: str | None = None
+    notes: list[str] = []
+    outside: list[Path] = []
+    receipt: str | None = None
+    """Where its receipt lies."""
+
+
+def prepare(wish: Wish, machine: Machine, home: Home) -> Drafted:
+    """Return the service as it would be installed, and refuse what can be known to fail; writes nothing.
+
+    Raises:
+        UsageError: a word of the wish is wrong, or would leave the API open.
+        NothingFits: no build of the engine fits.
+        FirstlightError: the port is taken, the GPU's memory is, the scope cannot work here.
+    """
+    generation = current_of(home, wish.engine)
+    under = ground(wish, machine, home, generation, link_of(home, wish.engine))
+    check_wish(wish, under.entry)
+    choice = choose_scope(wish.scope)
+    require_supported(choice.scope, wish)
+    model = foreseen_model(wish.model, home, engines.find(wish.engine))
+    user, notes, makes_user = choose_user(
+        wish, choice.scope, lambda who: draft(wish, under, model, home, choice.scope, who)
+    )
+    spec = draft(wish, under, model, home, choice.scope, user)
+    require_port_right(spec.port, choice.scope, user)
+    making_room = rivals(home, spec)
+    require_port(home, spec, making_room)
+    require_memory(home, spec, under.entry, making_room)
+    manager = manager_for(choice.scope, home)
+    notes = [f"scope {choice.scope}: {choice.because}; {choice.survives}", *notes]
+    notes += [f"{record.spec.name} is on port {spec.port}: {spec.name} replaces it" for record in making_room]
+    if isinstance(manager, SystemdManager):
+        manager.check(spec)
+    files = manager.files(spec)
+    if spec.secrets is not None:
+        files.append(ServiceFile(path=spec.secrets, content="", mode=0o600, secret=True))
+    first = [users.creation()] if makes_user else []
+    return Drafted(
+        spec=spec,
+        files=files,
+        commands=[*first, *manager.commands(spec)],
+        notes=notes,
+        under=under,
+        making_room=making_room,
+        makes_user=makes_user,
+    )
+
+
+def install_service(wish: Wish, machine: Machine, reporter: Reporter, home: Home, *, prove: bool = True) -> Installed:
+    """Install a service, start it and prove it; when anything fails, what was there before is there again.
+
+    Args:
+        wish: what is asked for.
+        machine: the facts.
+        reporter: takes the progress.
+        home: where it is kept.
+        prove: whether its first token is asked for.
+
+    Raises:
+        UsageError: a word of the wish is wrong.
+        VerificationFailed: it runs and does not answer as it should.
+        FirstlightError: anything else; see `prepare`.
+    """
+    if current_of(home, wish.engine) is None:
+        raise FirstlightError(
+            f"{wish.engine} is not set up",
+            why=f"{home.root} has no current environment of it",
+            fix=f"firstlight setup.{wish.engine}",
+        )
+    drafted = prepare(wish, machine, home)
+    folder = drafted.spec.folder
+    recorder = Recorder(reporter)
+    home.prepare()
+    known = load(home, wish.service_name) is not None
+    with writer_lock(folder / ".lock", f"service {wish.service_name}", wait=5.0):
+        try:
+            installed = _install(wish, drafted, machine, recorder, home, prove=prove)
+            return msgspec.structs.replace(installed, receipt=_receipt(installed, drafted, recorder, home))
+        except BaseException:
+            if not known and not (folder / DETACHED).exists():
+                remove_tree(folder)
+            raise
+
+
+def _install(
+    wish: Wish, drafted: Drafted, machine: Machine, reporter: Reporter, home: Home, *, prove: bool
+) -> Installed:
+    spec, before = drafted.spec, load(home, wish.service_name)
+    for text in drafted.notes:
+        reporter(Note(text, "warn" if text.startswith(AS_ROOT) else "info"))
+    with step(reporter, "model", f"model {wish.model or 'on demand'}") as current:
+        model = served_model(wish.model, home, drafted.under, machine, current)
+    manager = manager_for(spec.scope, home)
+    with contextlib.ExitStack() as undo:
+        made = _make_user(drafted, undo)
+        spec = draft(wish, drafted.under, model, home, spec.scope, spec.user)
+        _make_folders(spec)
+        _make_room(drafted, home, reporter, undo)
+        spec = _tried(wish, drafted, spec, model, home, manager, reporter, undo)
+        key = _secrets(spec, drafted, undo)
+        with step(reporter, "service", f"install {spec.name}") as current:
+            outside = manager.install(spec, current)
+            undo.callback(_take_back, manager, spec, before, current)
+        record = Record(
+            spec=spec,
+            installed=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            outside=outside,
+            made_user=made or (before.made_user if before else None),
+            survives=manager.survives,
+        )
+        undo.callback(_restore_record, spec, before)
+        save(record)
+        with step(reporter, "start", f"start {spec.name}: {spec.model_id}") as current:
+            seconds = manager.restart(spec, current) if before else manager.start(spec, current)
+        proof = _proof(spec, drafted, reporter, speaks=model.speaks) if prove and wish.model else None
+        undo.pop_all()
+    for record in drafted.making_room:
+        remove_service(home, load(home, record.spec.name) or record, reporter)
+    notes = [*drafted.notes, *_open_notes(spec)]
+    return Installed(
+        spec=spec, seconds=seconds, proof=proof, survives=manager.survives, key=key, notes=notes, outside=outside
+    )
+
+
+def _receipt(installed: Installed, drafted: Drafted, recorder: Recorder, home: Home) -> str | None:
+    """Write down what was done, and the files outside the home; the key is not in it."""
+    spec, under = installed.spec, drafted.under
+    receipt = Receipt(
+        what="service.install",
+        started=timestamp(recorder.started),
+        seconds=round(time.time() - recorder.started, 3),
+        bytes=sum(record.bytes for record in recorder.steps),
+        request=under.request,
+        plan=under.plan,
+        steps=recorder.steps,
+        model=ModelRecord(
+            name=spec.model_id, path=str(spec.model_path), source=spec.model, bytes=spec.model_bytes, reused=True
+        ),
+        outside=[str(path) for path in installed.outside],
+        notes=installed.notes,
+        proof=installed.proof,
+        endpoint=f"{spec.base_url}/v1",
+        model_id=spec.model_id,
+    )
+    return write_receipt(home, receipt).path
+
+
+def _make_user(drafted: Drafted, undo: contextlib.ExitStack) -> str | None:
+    if not drafted.makes_user:
+        return None
+    users.create()
+
+    def unmake() -> None:
+        with contextlib.suppress(FirstlightError):
+            users.remove(users.SERVICE_USER)
+
+    undo.callback(unmake)
+    return users.SERVICE_USER
+
+
+def _make_folders(spec: ServiceSpec) -> None:
+    """Make the folders that the service writes into, where its manager does not, and hand them to its user."""
+    if spec.cache is not None and spec.scope != "system":
+        for name in spec.cache_folders:
+            (spec.cache / name).mkdir(parents=True, exist_ok=True)
+    for folder in spec.writable:
+        folder.mkdir(parents=True, exist_ok=True)
+    if spec.scope != "system" or spec.user in {None, "root"}:
+        return
+    for folder in spec.writable:
+        for path in (folder, *folder.rglob("*")):
+            with contextlib.suppress(OSError):
+                shutil.chown(path, spec.user, spec.user) if not path.is_symlink() else None
+
+
+def _make_room(drafted: Drafted, home: Home, reporter: Reporter, undo: contextlib.ExitStack) -> None:
+    """Stop our older services on the same port; they are started again when the new one fails."""
+    for record in drafted.making_room:
+        other = manager_for(record.spec.scope, home)
+        with step(reporter, "make room", f"stop {record.spec.name}, which is on port {record.spec.port}") as current:
+            other.stop(record.spec, current)
+            undo.callback(_start_again, other, record.spec, current)
+
+
+def _start_again(manager: Manager, spec: ServiceSpec, current: Step) -> None:
+    with contextlib.suppress(FirstlightError):
+        manager.start(spec, current)
+
+
+def _tried(
+    wish: Wish,
+    drafted: Drafted,
+    spec: ServiceSpec,
+    model: ServedModel,
+    home: Home,
+    manager: Manager,
+    reporter: Reporter,
+    undo: contextlib.ExitStack,
+) -> ServiceSpec:
+    """Prove the engine inside the strict sandbox first; where that fails, the service becomes a basic one."""
+    if spec.hardening != "strict":
+        return spec
+    if not isinstance(manager, SystemdManager):
+        return spec
+    before = load(home, wish.service_name)
+    if before is not None and spec.devices and manager.status(before.spec).state == "running":
+        with step(reporter, "make room", f"stop {spec.name}, whose GPU memory the trial needs") as current:
+            manager.stop(before.spec, current)
+            undo.callback(_start_again, manager, before.spec, current)
+    trial = draft(wish, drafted.under, model, home, spec.scope, spec.user, trial=free_port())
+    spec.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with step(reporter, "sandbox", f"prove {spec.engine} inside the strict sandbox") as current:
+            manager.try_out(
+                trial,
+                current,
+                lambda: measured(trial, drafted.under.launch, speaks=False, key=None) if wish.model else None,
+            )
+    except FirstlightError as error:
+        why = f"{error.what}{f': {error.why}' if error.why else ''}"
+        reporter(Note(f"the strict sandbox does not hold for {spec.engine}; basic is taken instead ({why})", "warn"))
+        return msgspec.structs.replace(spec, hardening="basic")
+    return spec
+
+
+def _proof(spec: ServiceSpec, drafted: Drafted, reporter: Reporter, *, speaks: bool) -> Proof:
+    with step(reporter, "first token", f"ask {spec.model_id}: {PROMPT}"):
+        return measured(spec, drafted.under.launch, speaks=speaks, key=key_of(spec))
+
+
+def _secrets(spec: ServiceSpec, drafted: Drafted, undo: contextlib.ExitStack) -> str | None:
+    """Write the file with the key, or keep the one that is there; returns a key that was made now."""
+    if spec.secrets is None or key_of(spec) is not None:
+        return None
+    key = secrets.token_urlsafe(32)
+    write_atomic(spec.secrets, f"{key_variable(drafted.under.entry)}={key}\n", 0o600)
+    undo.callback(spec.secrets.unlink, missing_ok=True)
+    return key
+
+
+def _take_back(manager: Manager, spec: ServiceSpec, before: Record | None, current: Step) -> None:
+    """Undo an installation that failed: the service of before runs again, or nothing of it is left."""
+    with contextlib.suppress(FirstlightError):
+        if before is None:
+            manager.remove(spec, current)
+            return
+        manager.install(before.spec, current)
+        manager.restart(before.spec, current)
+
+
+def _restore_record(spec: ServiceSpec, before: Record | None) -> None:
+    if before is not None:
+        save(before)
+        return
+    (spec.folder / "service.json").unlink(missing_ok=True)
+
+
+def _open_notes(spec: ServiceSpec) -> list[str]:
+    if spec.loopback:
+        return []
+    if not spec.keyed:
+        return [f"its API is open to everyone who reaches {spec.host}:{spec.port}: no key is asked for"]
+    return [
+        f"requests to /v1 need the key; pages beside it (health, metrics) may answer without, by {spec.engine}'s design"
+    ]

@@ -1,0 +1,241 @@
+"""Which release `ollama.install` installs, from where and whereto: decided before anything is written."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+
+from firstlight.catalogue.loading import load_catalogue
+from firstlight.catalogue.types import Build, Catalogue
+from firstlight.engines.ollama.copies import (
+    ForeignCopy,
+    Prefix,
+    foreign_copy,
+    other_copies,
+    prefix_at,
+)
+from firstlight.engines.ollama.installing import ReleaseWish, given_for
+from firstlight.engines.ollama.offline import Local, archive_file, look_at, release_inside
+from firstlight.engines.ollama.releases import ENGINE, NEWEST, newest_release, release_name, with_release
+from firstlight.environments.archives import ArchiveStore
+from firstlight.environments.reaching import transport_of
+from firstlight.errors import NetworkFailed, NothingFits, UsageError
+from firstlight.events import Note, Step, step
+from firstlight.fetching.mirrors import MirrorBook, given_source, load_book
+from firstlight.fetching.types import Transport
+from firstlight.home import Home
+from firstlight.machine.facts import Machine
+from firstlight.planning.asking import entry_for
+from firstlight.planning.choose import choose
+from firstlight.planning.failing import nothing_fits
+from firstlight.planning.plan import Plan
+from firstlight.planning.request import Request
+from firstlight.proof.receipts import Recorder
+from firstlight.tasks.asking import PATIENCE, home_of, machine_in_question, request_of, this_machine
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """The words of `ollama.install`."""
+
+    machine: str | None = None
+    gpus: str | None = None
+    cuda: str | None = None
+    release: str | None = None
+    build: str | None = None
+    offline: str | None = None
+    mirrors: tuple[str, ...] = ()
+    only_mirrors: bool = False
+    sha256: str | None = None
+    require_known: bool = False
+    prefix: str | None = None
+    service: bool = False
+    repair: bool = False
+    dry_run: bool = False
+    yes: bool = False
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """An install that is decided: what, where, from where."""
+
+    machine: Machine
+    request: Request
+    plan: Plan
+    wish: ReleaseWish
+    home: Home
+    store: ArchiveStore
+    book: MirrorBook
+    transport: Transport
+    service: bool = False
+    prefix: Prefix | None = None
+    foreign: ForeignCopy | None = None
+    others: tuple[str, ...] = ()
+
+
+def decide(options: Options, recorder: Recorder) -> Job:
+    """Return what an install would do; reads, asks for the newest release where that is wished, and writes nothing.
+
+    Raises:
+        UsageError: a word cannot be.
+        NothingFits: no build fits this machine.
+        VerificationFailed: a local file is no archive.
+        FirstlightError: the prefix cannot be written.
+    """
+    _checked(options)
+    facts = _facts(options.machine)
+    home, how = home_of(facts), transport_of()
+    prefix = prefix_at(options.prefix) if options.prefix is not None else None
+    book = load_book(home.root)
+    local, release = _release(options, facts, home, how, recorder)
+    request, plan, build = _planned(options, release_name(release) if release else None, facts, recorder)
+    if plan.home is None:
+        raise nothing_fits(plan)
+    wish = _wish(options, build, local)
+    store = ArchiveStore(prefix.home if prefix is not None else Home(Path(plan.home)), ENGINE)
+    return Job(
+        machine=facts,
+        request=request,
+        plan=plan,
+        wish=wish,
+        home=Home(Path(plan.home)),
+        store=store,
+        book=book,
+        transport=how,
+        service=options.service,
+        prefix=prefix,
+        foreign=foreign_copy(prefix) if prefix is not None else None,
+        others=tuple(other_copies(store)),
+    )
+
+
+def _release(
+    options: Options, facts: Machine, home: Home, how: Transport, recorder: Recorder
+) -> tuple[Local | None, str | None]:
+    """Return the local archive, where one is to be used, and the release that is asked for; None: what fits best."""
+    if options.offline is None:
+        return None, _newest(how, recorder) if options.release == NEWEST else options.release
+    with step(recorder, "archive", "look at the local archive") as current:
+        local = _chosen(options, facts, home, current)
+        what = local.known.release if local.known else "a sum that the catalogue does not have"
+        current.detail = f"{local.file}: {what}"
+        return local, options.release or _release_of(local, home, current, writes=not options.dry_run)
+
+
+def _wish(options: Options, build: Build, local: Local | None) -> ReleaseWish:
+    """Return what is wished for, and refuse what cannot be had.
+
+    Raises:
+        NothingFits: the local archive is none of those that the build is made of.
+        UsageError: only mirrors were given that do not have every archive.
+    """
+    names = [asset.name for asset in build.assets]
+    if local is not None and local.known is not None and local.known.asset not in names:
+        raise NothingFits(
+            f"{local.file} is {local.known.asset} of release {local.known.release}",
+            why=f"{build.id} is made of {', '.join(names)}",
+            fix="name that one, or leave --offline out: firstlight ollama.install",
+        )
+    wish = ReleaseWish(
+        build=build,
+        mirrors=options.mirrors,
+        only_mirrors=options.only_mirrors,
+        sha256=options.sha256.lower() if options.sha256 else None,
+        require_known=options.require_known,
+        local=local,
+        afresh=options.repair,
+        here=options.machine is None,
+    )
+    for name in names if local is None else ():
+        given_for(wish, name)
+    return wish
+
+
+def _facts(machine_file: str | None) -> Machine:
+    """Return the facts to plan for; another machine's keep this machine's disks, where the work is done."""
+    here = this_machine(patience=PATIENCE)
+    if machine_file is None:
+        return here
+    return msgspec.structs.replace(machine_in_question(machine_file), disks=here.disks)
+
+
+def _checked(options: Options) -> None:
+    if options.sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", options.sha256):
+        raise UsageError(
+            f"--sha256 does not take {len(options.sha256)} signs",
+            why="a SHA-256 sum is written as 64 hexadecimal digits",
+            fix="sha256sum FILE   (shows the sum of a file)",
+        )
+    if options.offline is not None and options.release == NEWEST:
+        raise UsageError("--offline asks nobody which release is the newest", fix="leave --release or --offline out")
+    if options.offline is not None and (options.mirrors or options.only_mirrors):
+        raise UsageError("--offline uses no mirror", fix="leave --mirror or --offline out")
+    if options.service and (options.prefix is not None or options.machine is not None):
+        raise UsageError(
+            "--service runs the version in firstlight's home, on this machine",
+            fix="leave --prefix and --machine out: firstlight ollama.install --service",
+        )
+    if options.only_mirrors and not options.mirrors:
+        raise UsageError(
+            "--only-mirrors without a mirror leaves no source", fix="name one as well: --mirror https://HOST/FOLDER"
+        )
+    for text in options.mirrors:
+        given_source(text, "x")
+    if options.release not in {None, NEWEST}:
+        release_name(options.release or "")
+
+
+def _chosen(options: Options, facts: Machine, home: Home, current: Step) -> Local:
+    """Return the local archive: of several that were found, the first that is of the release that was asked for."""
+    files = archive_file(options.offline or "", facts.host.arch or "", home)
+    if len(files) > 1:
+        current.note(f"found {len(files)} archives: {', '.join(map(str, files))}")
+    wanted = release_name(options.release) if options.release not in {None, NEWEST} else None
+    seen = [look_at(files[0], current)]
+    if wanted is not None and len(files) > 1:
+        seen = [look_at(file, current) for file in files]
+    for local in seen:
+        if wanted is None or (local.known.release if local.known else local.named) == wanted:
+            return local
+    return seen[0]
+
+
+def _release_of(local: Local, home: Home, current: Step, *, writes: bool) -> str:
+    if local.known is not None:
+        return local.known.release
+    if not writes:
+        if local.named is None:
+            raise UsageError(
+                f"which release {local.file} is can only be told by unpacking it", fix="say it: --release X.Y.Z"
+            )
+        return local.named
+    home.prepare()
+    home.downloads.mkdir(exist_ok=True)
+    return release_inside(local.file, home.downloads, current)
+
+
+def _newest(how: Transport, recorder: Recorder) -> str | None:
+    with step(recorder, "newest", "ask which release is the newest") as current:
+        try:
+            current.detail = newest_release(how)
+        except NetworkFailed as failed:
+            current.warn(f"{failed.what} ({failed.why}): the newest that is known here is taken")
+            return None
+        return current.detail
+
+
+def _planned(options: Options, release: str | None, facts: Machine, recorder: Recorder) -> tuple[Request, Plan, Build]:
+    words = {"gpus": options.gpus, "cuda": options.cuda, "release": release, "build": options.build}
+    request = request_of(ENGINE, facts, elsewhere=False, **words)
+    catalogue: Catalogue = load_catalogue()
+    if release is not None:
+        catalogue, known = with_release(catalogue, release)
+        if not known:
+            recorder(
+                Note(f"release {release} is not in the catalogue: its files are named like those next to it", "warn")
+            )
+    plan = choose(facts, catalogue, request)
+    if plan.build is None:
+        raise nothing_fits(plan)
+    chosen = plan.build.id
+    return request, plan, next(build for build in entry_for(catalogue, request).build if build.id == chosen)
