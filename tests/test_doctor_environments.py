@@ -13,11 +13,14 @@ from support.doctor_look import judge, look, told
 from support.machine_tree import plant, program
 from support.tiny_engine import TORCH, WISH, compile_library
 
+from firstlight.catalogue.locks import lock_folder, lock_path
 from firstlight.doctor.probes import conda_base, environments
 from firstlight.environments.distributions import InstalledPackage
 from firstlight.environments.examined import Check as Seen
 from firstlight.environments.examined import Examined
-from firstlight.environments.spec import Generation, write_manifest
+from firstlight.environments.locking.lockfile import LockedWheel, PipLock, render
+from firstlight.environments.spec import EnvironmentSpec, Generation, write_manifest
+from firstlight.environments.wheelset import WheelSet
 from firstlight.files import writer_lock
 
 BUILD = small_catalogue.build("engine-1.0-cu124", cuda="12.4", torch="2.6.0")
@@ -86,6 +89,7 @@ IDS = [
     "environment-examination",
     "environment-leftovers",
     "environment-build",
+    "environment-lock",
 ]
 
 
@@ -299,6 +303,52 @@ class TestBuilds:
         (finding,) = site.judge("environment-examination")
         assert finding.status == "warn"
         assert finding.evidence == "linked with CUDA 13"
+
+
+class TestLocks:
+    """An environment that was made from a lock, and the catalogue's lock of its build today."""
+
+    @pytest.fixture
+    def judged(self, site, tmp_path, monkeypatch):
+        monkeypatch.setattr("firstlight.catalogue.locks.data_folder", tmp_path.joinpath)
+        before = {"torch": "2.6.0", "tiny": "1.0", "gone": "1.0"}
+
+        def judged(now, *, locked=True, locks=True):
+            old, new = self.lock(before), self.lock(now)
+            path = lock_path(lock_folder("engine", BUILD.id), BUILD, "3.12")
+            path.parent.mkdir(parents=True)
+            path.write_text(render(new)[0])
+            lines = tuple(wheel.line for wheel in old.wheels)
+            wheels = WheelSet(requirements=(), locked=lines, lock=old.digest) if locked else WheelSet(requirements=())
+            spec = EnvironmentSpec(
+                build=BUILD.id, kind="venv", python="3.12", wheels=wheels, expected_download=1, expected_disk=1
+            )
+            site.add("one", manifest={"spec": spec})
+            build = msgspec.structs.replace(BUILD, locks={"3.12": "locked"} if locks else {})
+            shelf = small_catalogue.catalogue(small_catalogue.page(build, examination=WISH))
+            seen = environments.read(look(home=site.home, catalogue=shelf))
+            return judge("environment-lock", catalogue=shelf, environments=seen)
+
+        judged.before = before
+        return judged
+
+    def lock(self, versions):
+        wheels = (LockedWheel(name=name, version=version, sha256=("a" * 64,)) for name, version in versions.items())
+        return PipLock(
+            build=BUILD.id, python="3.12", platform="p", wish="w", resolved="2026-11-23", wheels=tuple(sorted(wheels))
+        )
+
+    def test_the_lock_of_today_is_ok(self, judged):
+        assert [finding.status for finding in judged(judged.before)] == ["ok"]
+
+    def test_another_lock_is_told_with_what_changed(self, judged):
+        (finding,) = judged({"torch": "2.6.0", "tiny": "1.1", "fresh": "3.0"})
+        assert (finding.status, finding.remedy.commands) == ("warn", ["firstlight setup.engine"])
+        assert finding.evidence == "tiny 1.0 → 1.1\nfresh 3.0 is new"
+
+    @pytest.mark.parametrize("words", [{"locked": False}, {"locks": False}])
+    def test_without_a_lock_on_either_side_there_is_nothing_to_compare(self, judged, words):
+        assert [finding.status for finding in judged({"tiny": "1.1"}, **words)] == ["ok"]
 
 
 def test_a_home_that_cannot_be_read_is_no_traceback(tmp_path):

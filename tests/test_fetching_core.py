@@ -13,7 +13,7 @@ import subprocess
 import threading
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.faults import Faults
 from support.fetching_lab import DATA, EVERYWHERE, OTHER, PIECE, POLICY, SHA256, SIZE, in_place, lab_in, late
@@ -44,6 +44,7 @@ def git_sum(data):
 # Bookkeeping
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_every_byte_is_had_fetched_or_free_and_never_two_of_them(data):  # noqa: C901 - one branch an act
     size = data.draw(st.integers(1, 300))

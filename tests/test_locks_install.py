@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -17,7 +18,7 @@ from firstlight.environments.conda import create_prefix
 from firstlight.environments.distributions import InstalledPackage
 from firstlight.environments.locking.applying import with_lock
 from firstlight.environments.locking.conda_files import LockedConda, from_canonical, specs_of, stock
-from firstlight.environments.locking.holding import hold
+from firstlight.environments.locking.holding import hold, holding
 from firstlight.environments.locking.lockfile import LockedWheel, PipLock
 from firstlight.environments.owning import DirectWheel, Owned
 from firstlight.environments.pipconfig import PipSettings
@@ -168,6 +169,39 @@ def test_a_pinned_build_is_installed_in_two_steps(place, index):
     assert place.there == {"bbb": "2.0", "open": "5.0", "cuda-one": "2.0"}
 
 
+def test_what_a_pinned_build_fetched_by_its_address_is_fetched_once_and_keeps_its_sum(place, index):
+    name, torch = make_wheel("torch", "1.0+cu1", requires=("cuda-one<3",))
+    quoted = name.replace("+", "%2B")
+    index.files["/whl/cu1/torch/"] = f'<!DOCTYPE html><html><a href="/files2/{quoted}">{name}</a></html>'.encode()
+    index.files[f"/files2/{name}"] = torch
+    index.add("cuda-one", "2.0")
+    file, engine = make_wheel("engine", "1.0+cu1", requires=("bbb", "torch==1.0"))
+    index.files[f"/releases/{file}"] = engine
+    sums = {"torch": hashlib.sha256(torch).hexdigest(), "engine": hashlib.sha256(engine).hexdigest()}
+    installed = place.install(
+        index,
+        line(index, "bbb", "2.0"),
+        *(f"{name}==1.0+cu1 --hash=sha256:{value}" for name, value in sums.items()),
+        whole=False,
+        constraints=("bbb==2.0",),
+        owned=(Owned(name="torch", version="1.0+cu1", places=(f"index:{index.url}/whl/cu1",)),),
+        direct=(DirectWheel(urls=(f"{index.url}/releases/{file}",)),),
+    )
+    assert place.there == {"bbb": "2.0", "torch": "1.0+cu1", "engine": "1.0+cu1", "cuda-one": "2.0"}
+    assert {one.name: one.sha256 for one in installed if one.name in sums} == sums
+    assert all(one.sha256 for one in installed)
+    for path in (f"GET /files2/{name}", f"GET /releases/{file}"):
+        assert index.requests.count(path) == 1
+
+
+def test_the_last_words_of_uv_are_told_though_they_stand_on_its_spinners_line(place, index):
+    index.files["/whl/cu1/torch/"] = b"no page"
+    owner = Owned(name="torch", version="1.0+cu1", places=(f"index:{index.url}/whl/cu1",))
+    with pytest.raises(FirstlightError) as caught:
+        place.install(index, line(index, "bbb", "2.0"), whole=False, owned=(owner,))
+    assert "Content-Type" in caught.value.why
+
+
 class TestConda:
     @pytest.fixture
     def locked(self, tmp_path_factory):
@@ -215,6 +249,15 @@ class TestConda:
         locked[0].requests.clear()
         self.stocked(locked, tmp_path / "archives")
         assert locked[0].requests == []
+
+    def test_two_sets_do_not_change_each_others_listing(self, locked, tmp_path):
+        server, packages = locked
+        first = self.stocked(locked, tmp_path / "archives")
+        listing = Path(first.removeprefix("file://")) / "noarch" / "repodata.json"
+        before = listing.read_text()
+        second = self.stocked((server, packages[:1]), tmp_path / "archives")
+        assert second != first
+        assert listing.read_text() == before
 
     def test_a_mirror_that_lies_is_refused_by_the_package_name(self, locked, tmp_path, monkeypatch):
         monkeypatch.setattr("firstlight.environments.locking.conda_files.CANONICAL", f"{locked[0].url}/none")
@@ -275,6 +318,34 @@ class TestHeld:
             home, self.generation(lock, tmp_path, InstalledPackage(name="open", version="6.0", sha256="b" * 64))
         )
         assert "open==5.0" in path.read_text()
+
+    def test_each_lock_of_the_catalogue_has_its_own(self, lock, tmp_path):
+        home, build = Home(tmp_path), made_build(lock.build, pythons=[MINOR])
+        newer = msgspec.structs.replace(lock, resolved="2026-02-03")
+        for each, version in ((lock, "5.0"), (newer, "6.0")):
+            came = InstalledPackage(name="open", version=version, sha256="a" * 64)
+            hold(home, self.generation(each, tmp_path, came))
+        for each, version in ((lock, "5.0"), (newer, "6.0")):
+            held = with_lock(WheelSet(requirements=("open",)), each, build, home)
+            assert held.locked == (f"open=={version} --hash=sha256:{'a' * 64}",)
+
+    def test_what_cannot_be_read_any_more_is_written_anew(self, lock, tmp_path):
+        home, build = Home(tmp_path), made_build(lock.build, pythons=[MINOR])
+        came = self.generation(lock, tmp_path, InstalledPackage(name="open", version="5.0", sha256="a" * 64))
+        path = hold(home, came)
+        path.write_text(path.read_text()[:-20])
+        assert not with_lock(WheelSet(requirements=("open",)), lock, build, home).whole
+        assert hold(home, came) == path
+        assert with_lock(WheelSet(requirements=("open",)), lock, build, home).whole
+
+    def test_a_repair_takes_the_very_files_too(self, lock, tmp_path):
+        home = Home(tmp_path)
+        came = self.generation(lock, tmp_path, InstalledPackage(name="open", version="5.0", sha256="a" * 64))
+        hold(home, came)
+        again = holding(home, came.spec.wheels, lock.build, MINOR)
+        assert again.whole
+        assert again.locked == (f"open==5.0 --hash=sha256:{'a' * 64}",)
+        assert msgspec.structs.replace(came.spec, wheels=again).key == came.spec.key
 
     def test_a_newer_lock_of_the_catalogue_is_not_held_back(self, lock, tmp_path):
         home, build = Home(tmp_path), made_build(lock.build, pythons=[MINOR])

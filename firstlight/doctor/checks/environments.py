@@ -201,6 +201,21 @@ def builds(evidence: Evidence) -> Iterable[Finding]:
             )
 
 
+def locks(evidence: Evidence) -> Iterable[Finding]:
+    """Tell environments that were made from another lock than the one that their build has now."""
+    for item in seen(evidence.environments).current:
+        if item.behind:
+            yield warn(
+                f"{item.engine}: the lock of {item.build} has changed since {item.id} was made from it",
+                detail="It works as before. Locks are made again where a set of wheels has turned out wrong, or lags "
+                "behind; the new one is built beside this environment, which stays until it is removed.",
+                evidence="\n".join(item.behind[:10]),
+                affects=[item.engine],
+                remedy=by_hand("take what the lock holds now", f"firstlight setup.{item.engine}"),
+                subject=item.id,
+            )
+
+
 def conda_base(evidence: Evidence) -> Iterable[Finding]:
     """Tell what pip has put into conda's base environment, and who can mend it."""
     base = seen(evidence.conda_base)
@@ -284,6 +299,7 @@ CHECKS: tuple[Check, ...] = (
     _check("environment-examination", "environments passed their examination", examinations),
     _check("environment-leftovers", "no unfinished environment takes up room", leftovers),
     _check("environment-build", "what is installed is in the catalogue", builds),
+    _check("environment-lock", "environments were made from the locks of today", locks),
     Check(
         id="conda-base",
         group="environments",

@@ -55,6 +55,8 @@ class EnvironmentSeen(msgspec.Struct, frozen=True, kw_only=True):
     """Files whose hash is wrong; None: not hashed."""
     examination: tuple[str, ...] = ()
     """What did not hold when it was examined after the install, in words."""
+    behind: tuple[str, ...] = ()
+    """What the catalogue's lock of its build holds now, and the one that it was made from did not, in words."""
 
 
 class EngineFolder(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,7 +175,18 @@ def _looked_into(look: Look, item: Generation, seen: EnvironmentSeen) -> Environ
         not_whole=tuple(not_whole(root)) if seen.current else (),
         damaged=tuple(_damaged(item)) if look.deep and seen.current else None,
         examination=tuple(check.summary for check in examined.failed) if examined is not None else (),
+        behind=_behind(look, item),
     )
+
+
+def _behind(look: Look, item: Generation) -> tuple[str, ...]:
+    page = look.catalogue.engines.get(item.engine)
+    build = next((build for build in page.build if build.id == item.build), None) if page is not None else None
+    if build is None or item.spec is None:
+        return ()
+    from firstlight.environments.locking.applying import behind
+
+    return behind(item.engine, build, item.spec)
 
 
 def installed(root: Path) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from firstlight.catalogue.locks import lock_folder, lock_path, subdir_of
@@ -11,10 +13,13 @@ from firstlight.environments.locking.holding import held_lock, under
 from firstlight.environments.locking.lockfile import PipLock, read_lock
 from firstlight.environments.locking.wish import wish_of
 from firstlight.environments.wheelset import WheelSet
-from firstlight.errors import VerificationFailed
+from firstlight.errors import FirstlightError, VerificationFailed
 from firstlight.home import Home
 from firstlight.planning.plan import Plan
 from firstlight.planning.request import Request
+
+if TYPE_CHECKING:
+    from firstlight.environments.spec import EnvironmentSpec
 
 
 def lock_for(plan: Plan, build: Build, request: Request) -> PipLock | None:
@@ -61,3 +66,22 @@ def with_lock(wheels: WheelSet, catalogues: PipLock | None, build: Build, home: 
     named = msgspec.structs.replace(wheels, lock=catalogues.digest, locked_platform=catalogues.platform)
     held = None if home is None or catalogues.whole else held_lock(home, build.id, catalogues.python, named.lock or "")
     return under(named, held or catalogues)
+
+
+def behind(engine: str, build: Build, spec: EnvironmentSpec) -> tuple[str, ...]:
+    """Return, in words, what the catalogue's lock of a build holds today and an environment's lock did not; else none.
+
+    None too where the environment was not made from a lock, or the catalogue's cannot be read.
+    """
+    if spec.wheels.lock is None or spec.python not in build.locks:
+        return ()
+    try:
+        today = read_lock(lock_folder(engine, build.id), build, spec.python)
+    except FirstlightError:
+        return ()
+    if today is None or today.digest == spec.wheels.lock:
+        return ()
+    had = dict(line.partition(" ")[0].partition("==")[::2] for line in spec.wheels.locked)
+    has = {wheel.name: wheel.version for wheel in today.wheels}
+    changes = [f"{name} {had[name]} → {has[name]}" for name in sorted(had.keys() & has) if had[name] != has[name]]
+    return (*changes, *(f"{name} {has[name]} is new" for name in sorted(has.keys() - had))) or (f"of {today.resolved}",)
