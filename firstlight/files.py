@@ -103,6 +103,17 @@ def _holders(descriptor: int) -> dict[int, str]:
     return found
 
 
+def _opened(path: Path) -> int:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False
+
+
 @contextlib.contextmanager
 def writer_lock(path: Path, what: str, *, wait: float = 0.0) -> Iterator[int]:
     """Hold the exclusive lock on `path` and yield its descriptor.
@@ -118,14 +129,15 @@ def writer_lock(path: Path, what: str, *, wait: float = 0.0) -> Iterator[int]:
     Raises:
         FirstlightError: another process holds it; one that lives is named.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor, deadline = _opened(path), time.monotonic() + wait
     try:
-        deadline = time.monotonic() + wait
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
+                if _is_at(descriptor, path):
+                    break
+                os.close(descriptor)  # its holder removed it at the end: that one locks nothing any more
+                descriptor = _opened(path)
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     raise _busy(path, descriptor, what) from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -9,14 +11,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from support.command import firstlight
+from support.command import REPOSITORY, firstlight
+from support.loopback_index import make_wheel, serve
 from support.small_catalogue import build as made_build
 
 from firstlight.catalogue.loading import load_catalogue
 from firstlight.catalogue.locks import lock_folder, lock_path, locks_of
 from firstlight.environments.locking.applying import lock_for
 from firstlight.environments.locking.checking import check, foreign_parsers, unreadable
-from firstlight.environments.locking.conda_files import read_conda_lock
+from firstlight.environments.locking.conda_files import CANONICAL, read_conda_lock
 from firstlight.environments.locking.conda_layer import conda_lock as make_conda_layer
 from firstlight.environments.locking.conda_layer import load_records, write_channel
 from firstlight.environments.locking.lockfile import Damage, LockedWheel, PipLock, read_lock, render
@@ -244,6 +247,31 @@ class TestText:
             [sys.executable, "-W", "ignore", "-c", PIP, str(path)], check=True, text=True, capture_output=True
         )
         assert ended.stdout.split() == [f"{wheel.name}=={wheel.version}" for wheel in lock.wheels]
+
+    def test_pip_takes_the_wheel_that_the_lock_has_where_a_newer_c_library_offers_another(self, tmp_path):
+        with serve() as index:
+            for tag in ("py3-none-manylinux_2_17_x86_64", "py3-none-manylinux_2_31_x86_64"):
+                name, content = make_wheel("native", "1.0", tag=tag, files={"native/tag.txt": tag.encode()})
+                index.wheels.setdefault("native", {})[name] = content
+            old = hashlib.sha256(index.wheels["native"]["native-1.0-py3-none-manylinux_2_17_x86_64.whl"]).hexdigest()
+            (tmp_path / "lock").write_text(f"# firstlight.lock/1\nnative==1.0 --hash=sha256:{old}\n")
+            words = ["install", "--no-deps", "--require-hashes", "--requirement", str(tmp_path / "lock")]
+            words += ["--index-url", index.simple, "--target", str(tmp_path / "there"), "--no-cache-dir"]
+            words += ["--platform", "manylinux_2_31_x86_64", "--platform", "manylinux_2_17_x86_64"]
+            own = {**os.environ, "PIP_CONFIG_FILE": os.devnull, "NO_PROXY": "127.0.0.1"}
+            command = [sys.executable, "-m", "pip", *words, "--only-binary", ":all:"]
+            subprocess.run(command, check=True, env=own, capture_output=True)
+        assert (tmp_path / "there" / "native" / "tag.txt").read_text() == "py3-none-manylinux_2_17_x86_64"
+
+    def test_the_line_of_the_manual_makes_condas_own_list_of_the_conda_layer(self, tmp_path):
+        manual = (REPOSITORY / "docs" / "locks.md").read_text().splitlines()
+        (line,) = [line.strip() for line in manual if line.startswith("    awk ")]
+        folder = lock_folder("vllm", OLD)
+        subprocess.run(["sh", "-c", f"{line.partition(' > ')[0]} > {tmp_path}/conda.txt"], check=True, cwd=folder)
+        told = (tmp_path / "conda.txt").read_text().splitlines()
+        assert told[0] == "@EXPLICIT"
+        packages = read_conda_lock(folder, "linux-64")
+        assert told[1:] == [f"{CANONICAL}/{package.path}#{package.md5}" for package in packages]
 
     def test_what_decides_changes_the_digest_and_nothing_else_does(self):
         engine, build = BUILDS[OPEN]

@@ -18,6 +18,7 @@ _NOTHING_THERE = frozenset(
         "the proxy cannot be reached",
     }
 )
+_NEVER_SEEN = 2.0  # seconds before a place where nobody has answered yet is asked again
 _HOLD = 4.0  # seconds before one more connection is tried where one was refused
 
 
@@ -130,6 +131,8 @@ class Lane:
             self.drop(f"{trouble.reason}, again and again" if self.policy.attempts > 1 else trouble.reason)
             return
         wait = min(self.policy.retry_wait * 2 ** (self.failures - 1), self.policy.retry_wait_max)
+        if not self.probed and _is_silence(trouble.reason):
+            wait = min(wait, _NEVER_SEEN)  # it has never answered: most likely it never will
         if trouble.wait is not None:
             if trouble.wait > self.policy.retry_after_max:
                 self.drop(f"{trouble.reason}; it asks us to come back in {trouble.wait:.0f} s")

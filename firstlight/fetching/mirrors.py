@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import msgspec
 
 from firstlight.catalogue.archives import ArchivesPage
-from firstlight.catalogue.loading import CatalogueError, load_mirrors, read_toml
+from firstlight.catalogue.loading import CatalogueError, load_catalogue, load_mirrors, read_toml
 from firstlight.catalogue.types import MirrorSet
 from firstlight.errors import UsageError
 from firstlight.fetching.types import Source, SourceKind
@@ -83,6 +83,7 @@ def load_book(home: Path | None, environment: Mapping[str, str] | None = None) -
         return MirrorBook(github=github)
     try:
         own = read_toml(file, OwnPage)
+        _require_archives(own)
         for place in [*own.github.mirrors, *(base for each in own.release.values() for base in each.mirrors)]:
             _checked(place)
     except CatalogueError as error:
@@ -93,6 +94,18 @@ def load_book(home: Path | None, environment: Mapping[str, str] | None = None) -
     except UsageError as error:
         raise UsageError(f"your file of mirrors {file} is wrong", why=error.what, fix=f"correct it: {file}") from error
     return MirrorBook(github=github, own=own, file=str(file))
+
+
+def _require_archives(own: OwnPage) -> None:
+    """Refuse bases for what does not come as archives: a slip of the pen would mean no mirror, without a word.
+
+    Raises:
+        UsageError: an engine is not known, or comes otherwise.
+    """
+    known = sorted(entry.engine for entry in load_catalogue().engines.values() if entry.kind == "archive")
+    for name in own.release:
+        if name not in known:
+            raise UsageError(f"[release.{name}] is for no engine that comes as archives: {', '.join(known)}")
 
 
 def sources_for(
@@ -174,7 +187,10 @@ def given_source(text: str, below: str) -> Source:
         place = Path(unquote(whole.removeprefix("file://"))).expanduser().absolute()
         file = place if place.name == name or place.is_file() else place / below
         return source("file", file.as_uri())
-    return source("user", whole if unquote(whole).endswith(name) else f"{whole.rstrip('/')}/{below}")
+    parts = urlsplit(whole)
+    if unquote(whole).endswith(name) or unquote(parts.path).endswith(f"/{name}"):
+        return source("user", whole)
+    return source("user", urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{below}")))
 
 
 def source(kind: SourceKind, url: str) -> Source:

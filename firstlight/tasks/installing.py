@@ -43,6 +43,8 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
     receipt: Receipt
     generation: Generation
     before: Generation | None = None
+    adopted: Generation | None = None
+    """What somebody else had put into the prefix, where that was moved aside."""
     restarted: tuple[str, ...] = ()
     service: Service | None = None
 
@@ -72,11 +74,16 @@ def carry_out(job: Job, recorder: Recorder) -> Installed:
                 job.wish, job.store, step=current, book=job.book, transport=job.transport, hold=hold
             )
             current.detail = provided.generation.id
-        links, restarted = _switch(job, provided, before, recorder)
+        switched = _switch(job, provided, before, recorder)
     service = _service(job, recorder)
-    receipt = _receipt(job, provided, [*links, *(service.outside if service is not None else [])], recorder)
+    receipt = _receipt(job, provided, [*switched.links, *(service.outside if service is not None else [])], recorder)
     return Installed(
-        receipt=receipt, generation=provided.generation, before=before, restarted=restarted, service=service
+        receipt=receipt,
+        generation=provided.generation,
+        before=before,
+        adopted=switched.adopted,
+        restarted=switched.restarted,
+        service=service,
     )
 
 
@@ -85,10 +92,17 @@ def _service(job: Job, recorder: Recorder) -> Service | None:
     return install_service(Wish(engine=ENGINE), job.machine, recorder, job.home) if job.service else None
 
 
-def _switch(
-    job: Job, provided: Provided, before: Generation | None, recorder: Recorder
-) -> tuple[list[Path], tuple[str, ...]]:
+class _Switched(msgspec.Struct, frozen=True, kw_only=True):
+    """What the switch did: links that were made, the copy that was taken aside, servers that were restarted."""
+
+    links: tuple[Path, ...]
+    adopted: Generation | None
+    restarted: tuple[str, ...]
+
+
+def _switch(job: Job, provided: Provided, before: Generation | None, recorder: Recorder) -> _Switched:
     generation, links = provided.generation, list[Path]()
+    adopted: Generation | None = None
     with step(recorder, "switch", f"make {generation.id} the current version") as current:
         if job.prefix is not None and job.foreign is not None:
             adopted = adopt(job.prefix, job.foreign, job.store)
@@ -101,7 +115,8 @@ def _switch(
             links = take_over(job.prefix, None, None) if job.prefix is not None else []
         if before is not None and before.id == generation.id and not links:
             current.reused()
-    return links, _restarted(job, before, generation, recorder)
+    restarted = _restarted(job, before, generation, recorder)
+    return _Switched(links=tuple(links), adopted=adopted, restarted=restarted)
 
 
 def _restarted(job: Job, before: Generation | None, generation: Generation, recorder: Recorder) -> tuple[str, ...]:

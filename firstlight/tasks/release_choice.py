@@ -16,12 +16,12 @@ from firstlight.engines.ollama.copies import (
     other_copies,
     prefix_at,
 )
-from firstlight.engines.ollama.installing import ReleaseWish, given_for
+from firstlight.engines.ollama.installing import ReleaseWish, given_for, unknown_sum
 from firstlight.engines.ollama.offline import Local, archive_file, look_at, release_inside
 from firstlight.engines.ollama.releases import ENGINE, NEWEST, newest_release, release_name, with_release
 from firstlight.environments.archives import ArchiveStore
 from firstlight.environments.reaching import transport_of
-from firstlight.errors import NetworkFailed, NothingFits, UsageError
+from firstlight.errors import NetworkFailed, NothingFits, UsageError, VerificationFailed
 from firstlight.events import Note, Step, step
 from firstlight.fetching.mirrors import MirrorBook, given_source, load_book
 from firstlight.fetching.types import Transport
@@ -119,7 +119,24 @@ def _release(
         local = _chosen(options, facts, home, current)
         what = local.known.release if local.known else "a sum that the catalogue does not have"
         current.detail = f"{local.file}: {what}"
+        _held_against(options, local)
         return local, options.release or _release_of(local, home, current, writes=not options.dry_run)
+
+
+def _held_against(options: Options, local: Local) -> None:
+    """Hold a local archive against the sum that was asked for, before the program inside it is run for its release.
+
+    Raises:
+        VerificationFailed: it has another sum, or none that is known where --require-known asks for that.
+    """
+    if options.sha256 is not None and options.sha256.lower() != local.sha256:
+        raise VerificationFailed(
+            f"{local.file} has another SHA-256 than --sha256 says",
+            why=f"its SHA-256 is {local.sha256}; nothing of it was unpacked",
+            fix="fetch it again, or name the sum of this file if you trust where it comes from",
+        )
+    if options.require_known and options.sha256 is None and local.known is None:
+        raise unknown_sum(str(local.file), here=True)
 
 
 def _wish(options: Options, build: Build, local: Local | None) -> ReleaseWish:

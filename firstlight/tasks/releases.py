@@ -59,8 +59,17 @@ def _show(job: Job, done: Installed, *, json: bool) -> None:
         show_document(to_json(done.receipt))
         return
     program = job.prefix.program if job.prefix is not None else job.store.folder / "current" / PROGRAM
-    before = done.before.id if done.before is not None else None
-    show("\n".join(installed_lines(done.receipt, program, before=before, restarted=done.restarted, others=job.others)))
+    back = done.before or done.adopted
+    lines = installed_lines(
+        done.receipt,
+        program,
+        before=back.id if back is not None else None,
+        restarted=done.restarted,
+        others=job.others,
+        prefix=job.prefix.root if job.prefix is not None else None,
+        aside=str(job.foreign) if job.foreign is not None else None,
+    )
+    show("\n".join(lines))
     if done.service is not None:
         show("\n".join(["", *service_screen.installed_lines(done.service)]))
     hint = path_hint(program, os.environ.get("PATH", "").split(os.pathsep))
@@ -144,13 +153,15 @@ def uninstall(release: str | None, prefix: str | None, *, models: bool, yes: boo
     if not doomed and not (models and mine.is_dir()):
         raise UsageError(
             f"there is no Ollama of firstlight's in {store.folder}",
-            fix="name its prefix: firstlight ollama.uninstall --prefix DIR   (all there is: firstlight setup.list)",
+            fix="one in a prefix: firstlight ollama.uninstall --prefix DIR\nall in this home: firstlight setup.list",
         )
     what = ", ".join(item.id for item in doomed) or "no version"
     if not confirmed(f"Remove {what}{' and the models' if models else ''}?", yes=yes):
         raise UsageError("not confirmed; nothing was changed", fix="answer y, or add --yes")
     with store.lock():
         undone = _undone(store, place, named, doomed)
+        if place is not None and named is None:
+            place.leave()
     if models and mine.is_dir():
         remove_tree(mine)
         undone.append(f"removed the models in {mine}")
@@ -172,10 +183,13 @@ def _version(store: ArchiveStore, release: str | None) -> str | None:
 
 def _undone(store: ArchiveStore, place: Prefix | None, named: str | None, doomed: list[Generation]) -> list[str]:
     undone: list[str] = []
+    adopted = next((item for item in reversed(doomed) if item.kind == "adopted"), None)
     if place is not None and named is None:
-        adopted = next((item for item in reversed(doomed) if item.kind == "adopted"), None)
         undone += give_back(place, adopted)
-    return undone + store.remove(named)
+    return undone + [
+        line.partition("; ")[0] if adopted is not None and not adopted.prefix.exists() else line
+        for line in store.remove(named)
+    ]
 
 
 def _refuse_running(home: Home, doomed: list[Generation]) -> None:

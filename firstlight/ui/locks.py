@@ -27,7 +27,7 @@ def show_updates(made: Iterable[Updated], *, written: bool, json: bool) -> int:
         show_document(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
     else:
         changed = sum(bool(update.changes) for update in seen)
-        show(f"\n{len(seen)} locks made, {changed} changed, {len(failed)} could not be made")
+        show(f"\n{len(seen) - len(failed)} locks made, {changed} changed, {len(failed)} could not be made")
         if not written:
             tell("nothing was written (--dry-run)")
     return 1 if failed else 0

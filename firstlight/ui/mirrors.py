@@ -19,7 +19,7 @@ def listed_lines(asks: Sequence[Ask], file: str | None) -> list[str]:
         file: the user's own file, where there is one.
     """
     rows = [["of", "kind", "place", "configured by"], *([ask.group, ask.kind, ask.place, ask.why] for ask in asks)]
-    own = f"your own file: {file}" if file else "your own file: none; the README tells what <home>/mirrors.toml holds"
+    own = f"your own file: {file or 'none; docs/ollama.md tells what <home>/mirrors.toml holds'}"
     return [*table(rows, indent=""), "", own]
 
 

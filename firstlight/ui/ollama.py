@@ -12,7 +12,14 @@ from firstlight.ui.tables import sheet
 
 
 def installed_lines(
-    receipt: Receipt, program: Path, *, before: str | None, restarted: Sequence[str], others: Sequence[str]
+    receipt: Receipt,
+    program: Path,
+    *,
+    before: str | None,
+    restarted: Sequence[str],
+    others: Sequence[str],
+    prefix: Path | None = None,
+    aside: str | None = None,
 ) -> list[str]:
     """Return what an install of a release tells at its end.
 
@@ -22,6 +29,8 @@ def installed_lines(
         before: the version that was in use before.
         restarted: the servers that were restarted.
         others: other copies on this machine, in words.
+        prefix: the folder that it was installed for.
+        aside: what somebody else had put there, in words.
     """
     where, build = receipt.environment, receipt.plan.build
     pairs: list[tuple[str, str | None]] = [
@@ -33,7 +42,10 @@ def installed_lines(
         ("program", str(program)),
     ]
     if before is not None and where is not None and before != where.generation:
-        pairs.append(("before", f"{before}   (back to it: firstlight ollama.rollback)"))
+        at = f" --prefix {shlex.quote(str(prefix))}" if prefix is not None else ""
+        pairs.append(("before", f"{before}   (back to it: firstlight ollama.rollback{at})"))
+    if aside is not None:
+        pairs.append(("moved aside", aside))
     pairs += [("fetched", f"{file.name}, {size(file.size or 0)}, from {file.source}") for file in receipt.fetched]
     pairs += [("restarted", name) for name in restarted]
     pairs += [("outside", path) for path in receipt.outside]

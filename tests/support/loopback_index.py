@@ -165,6 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
             status = 206
         self.send_response(status)
         kind = "text/html" if b"<html>" in body[:64] else "application/octet-stream"
+        kind = "application/vnd.pypi.simple.v1+json" if body.startswith(b'{"meta"') else kind
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(end - begin))
         self.send_header("Accept-Ranges", "bytes")

@@ -16,6 +16,7 @@ import msgspec
 
 from firstlight.engines.ollama.program import LIBRARY, PROGRAM, says
 from firstlight.environments.archives import ArchiveStore
+from firstlight.environments.generation_store import LOCK
 from firstlight.environments.spec import Generation
 from firstlight.errors import FirstlightError, UsageError
 from firstlight.files import switch_symlink
@@ -63,6 +64,18 @@ class Prefix(msgspec.Struct, frozen=True, kw_only=True):
         current = f"firstlight/{ENGINE}/current"
         return {self.program: f"../lib/{current}/{PROGRAM}", self.library: f"{current}/{LIBRARY}"}
 
+    def leave(self) -> None:
+        """Remove the folders that firstlight made in it, as far as nothing is left in them; its lock is held."""
+        kept = self.home.root
+        if (kept / ENGINE).is_dir() and not [path for path in (kept / ENGINE).iterdir() if path.name != LOCK]:
+            (kept / ENGINE / LOCK).unlink(missing_ok=True)
+        for folder in (kept / "downloads" / ENGINE, kept / "downloads", kept / ENGINE, kept, kept.parent):
+            with contextlib.suppress(OSError):  # absent, or something is in it
+                folder.rmdir()
+        for folder in (self.root / "bin", self.root):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
     @property
     def aside(self) -> Path:
         """Where a foreign copy is kept."""
@@ -101,6 +114,8 @@ def prefix_at(text: str) -> Prefix:
         UsageError: it is a file, or the root of the system.
         FirstlightError: this user may not write there.
     """
+    if not text.strip():
+        raise UsageError("--prefix is empty", why="a variable that is not set?", fix="--prefix /path/of/a/folder")
     try:
         root = Path(text).expanduser().absolute()
     except RuntimeError as error:

@@ -5,6 +5,8 @@ Nothing is switched here: `ollama.install` switches at once, `setup.ollama` when
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -17,7 +19,7 @@ from firstlight.engines.ollama.releases import ENGINE, ask_sums, asset_sources
 from firstlight.environments.archives import ArchivePart, ArchiveSpec, ArchiveStore
 from firstlight.environments.reaching import transport_of
 from firstlight.environments.spec import Generation
-from firstlight.errors import FirstlightError, UsageError, VerificationFailed
+from firstlight.errors import FirstlightError, NetworkFailed, UsageError, VerificationFailed
 from firstlight.events import Step
 from firstlight.fetching.mirrors import MirrorBook, load_book
 from firstlight.fetching.types import Policy, Source, Transport, Wanted
@@ -93,7 +95,8 @@ def provide_release(
         return Provided(generation=present, archives=tuple(known), reused=True)
     archives = _archives(wish, known, book, how, step)
     spec = _spec(wish, archives, book)
-    generation = store.build(spec, step=step, policy=policy, transport=how, hold=hold)
+    with _with_ways_out(wish):
+        generation = store.build(spec, step=step, policy=policy, transport=how, hold=hold)
     try:
         notes = check_release(generation.prefix, wish.build, here=wish.here)
     except FirstlightError:
@@ -102,6 +105,27 @@ def provide_release(
     for note in notes:
         step.warn(note)
     return Provided(generation=generation, archives=tuple(archives), notes=tuple(notes))
+
+
+@contextmanager
+def _with_ways_out(wish: ReleaseWish) -> Iterator[None]:
+    """Let what went wrong with the sources of a release end in commands that help."""
+    try:
+        yield
+    except NetworkFailed as failed:
+        failed.fix = (
+            f"{failed.fix}\nwho answers: firstlight mirror.probe --of {ENGINE} --of github\n"
+            "from your own mirror: firstlight ollama.install --mirror https://HOST/FOLDER\n"
+            "from a file, with no network: firstlight ollama.install --offline FILE"
+        )
+        raise
+    except VerificationFailed as failed:
+        if wish.local is None:
+            again = f"firstlight ollama.install --release {wish.build.release}"
+            failed.fix = f"from another source: {again} --mirror https://HOST/FOLDER"
+            if wish.sha256 is not None:
+                failed.fix += f"\nwith the sum that the release itself tells: {again}"
+        raise
 
 
 def _present(wish: ReleaseWish, known: list[Archive], store: ArchiveStore) -> Generation | None:
@@ -169,15 +193,21 @@ def _unknown(wish: ReleaseWish, name: str, step: Step, *, told: bool = False) ->
     Raises:
         VerificationFailed: with --require-known.
     """
-    what = f"the SHA-256 of {name} of release {wish.build.release} is known nowhere"
     if wish.require_known:
-        raise VerificationFailed(
-            what,
-            why="neither the catalogue nor the project's own list of sums tells it, and no two mirrors agree on one",
-            fix="give it: --sha256 HEX, or take a release that is known: firstlight plan ollama --explain",
-        )
+        raise unknown_sum(f"{name} of release {wish.build.release}", here=wish.local is not None)
     if not told:
-        step.warn(f"{what}: whatever the source sends is taken")
+        taken = "the file is taken as it is" if wish.local is not None else "whatever the source sends is taken"
+        step.warn(f"the SHA-256 of {name} of release {wish.build.release} is known nowhere: {taken}")
+
+
+def unknown_sum(what: str, *, here: bool) -> VerificationFailed:
+    """Return the error for an archive whose sum is known nowhere, where it had to be; `here`: it is a local file."""
+    lists = "neither the catalogue nor the project's own list of sums tells it, and no two mirrors agree on one"
+    return VerificationFailed(
+        f"the SHA-256 of {what} is known nowhere",
+        why="the catalogue does not have it, and --offline asks nobody" if here else lists,
+        fix="give it: --sha256 HEX, or take a release that is known: firstlight plan ollama --explain",
+    )
 
 
 def _local_archives(wish: ReleaseWish, local: Local, known: list[Archive], step: Step) -> list[Archive]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ SCHEMA = "firstlight.lock/1"
 CONDA_LOCK = "conda-lock.yml"
 WISH = "environment.yml"
 
-_HEAD = re.compile(r"# (build|python|platform|wish|resolved|newest|open): (\S+)")
+_HEAD = re.compile(r"# (build|python|platform|wish|resolved|newest|pinned|open|sum): (\S+)")
 _LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==(\S+)((?: --hash=sha256:[0-9a-f]{64})*)")
 _HASH = re.compile(r"sha256:([0-9a-f]{64})")
 
@@ -91,14 +92,25 @@ def render(lock: PipLock) -> tuple[str, str]:
         f"# wish: {lock.wish}",
         f"# resolved: {lock.resolved}",
         *([f"# newest: {lock.newest}"] if lock.newest else []),
+        *([f"# pinned: {len(lock.pinned)}"] if lock.pinned else []),
         *(["# open: cuda-libraries"] if lock.open else []),
     ]
     told = (
         "# Held by their versions: wheels outside of the registry whose sums are public nowhere. What is open is "
         "settled at the first install, under the versions of the lock beside this file."
     )
-    hashed = "\n".join([*head, *(wheel.line for wheel in lock.wheels), ""])
-    return hashed, "\n".join([*head, told, *(wheel.line for wheel in lock.pinned), ""]) if not lock.whole else ""
+    hashed = _summed(head, [], lock.wheels)
+    return hashed, "" if lock.whole else _summed(head, [told], lock.pinned)
+
+
+def _summed(head: Sequence[str], told: Sequence[str], wheels: Sequence[LockedWheel]) -> str:
+    """Return the text of a file, with the sum of its lines in its head."""
+    lines = [wheel.line for wheel in wheels]
+    return "\n".join([*head, f"# sum: {_sum(head, lines)}", *told, *lines, ""])
+
+
+def _sum(head: Sequence[str], lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join([*head, *lines]).encode()).hexdigest()
 
 
 def read_lock(folder: Path, build: Build, python: str) -> PipLock | None:
@@ -125,11 +137,17 @@ def read_text_lock(path: Path, pins: Path, build: str, python: str) -> PipLock |
         raise _damage(path, 1, f"its head does not say {', '.join(lacking)}")
     if (head["build"], head["python"]) != (build, python):
         raise _damage(path, 1, f"it is the lock of {head['build']} for Python {head['python']}")
+    _hold_to_sum(path, text, head.pop("sum", None), wheels)
     pinned: Sequence[LockedWheel] = ()
     if pins.is_file():
-        same, pinned = _parse(pins, pins.read_text(encoding="utf-8"), hashed=False)
+        beside = pins.read_text(encoding="utf-8")
+        same, pinned = _parse(pins, beside, hashed=False)
+        told = same.pop("sum", None)
         if same != head:
             raise _damage(pins, 1, f"its head differs from that of {path.name}")
+        _hold_to_sum(pins, beside, told, pinned)
+    if head.pop("pinned", "0") != str(len(pinned)):
+        raise _damage(pins, 0, f"it does not hold the pinned wheels that {path.name} speaks of")
     newest, still_open = head.pop("newest", None), head.pop("open", None) is not None
     return PipLock(wheels=tuple(wheels), pinned=tuple(pinned), newest=newest, open=still_open, **head)
 
@@ -156,6 +174,12 @@ def _parse(path: Path, text: str, *, hashed: bool) -> tuple[dict[str, str], list
     if names != sorted(set(names)):
         raise _damage(path, 0, "its lines are not in order, or name something twice")
     return head, wheels
+
+
+def _hold_to_sum(path: Path, text: str, told: str | None, wheels: Sequence[LockedWheel]) -> None:
+    head = itertools.takewhile(lambda line: line.startswith("#") and not line.startswith("# sum: "), text.splitlines())
+    if told != _sum(list(head), [wheel.line for wheel in wheels]):
+        raise _damage(path, 0, "a version or a hash in it was edited: its sum does not hold")
 
 
 def _damage(path: Path, line: int, why: str) -> Damage:

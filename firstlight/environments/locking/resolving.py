@@ -57,7 +57,7 @@ def resolve(
             if not wish.cuda_free and name == "triton":
                 pinned.append(LockedWheel(name=name, version=package["version"]))
         else:
-            wheels.append(LockedWheel(name=name, version=package["version"], sha256=_hashes(package)))
+            wheels.append(LockedWheel(name=name, version=package["version"], sha256=_hashes(package, wish)))
     return PipLock(
         build=wish.build,
         python=wish.python,
@@ -71,9 +71,16 @@ def resolve(
     )
 
 
-def _hashes(package: Mapping[str, Any]) -> tuple[str, ...]:
+def _hashes(package: Mapping[str, Any], wish: LockWish) -> tuple[str, ...]:
     """Return the sums of a package's wheels; uv lists those that fit the platform."""
-    return tuple(sorted({wheel["hashes"]["sha256"] for wheel in package.get("wheels", [])}))
+    sums = {wheel.get("hashes", {}).get("sha256", "") for wheel in package.get("wheels", [])}
+    if not sums or "" in sums:
+        raise FirstlightError(
+            f"{package['name']} {package['version']} cannot be locked for {wish.build}",
+            why="the index does not tell the SHA-256 of its wheels",
+            fix="name another index: --index URL",
+        )
+    return tuple(sorted(sums))
 
 
 def _beside(outside: Mapping[str, str], via: Mapping[str, set[str]], packages: Iterable[str]) -> set[str]:

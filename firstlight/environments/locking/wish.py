@@ -77,9 +77,9 @@ def version_in(url: str) -> str | None:
 
 def environment_yml(build: Build, wish: LockWish, subdirs: tuple[str, ...]) -> str:
     """Return the wish as a conda environment file, which conda, mamba and conda-lock read."""
-    pip = [f"{name}=={version}" for name, version in wish.outside] + [
-        line for line in wish.requirements if re.split(r"[=<>!~\[ ]", line)[0] not in dict(wish.outside)
-    ]
+    outside = dict(wish.outside)
+    pip = [f"{name}=={version}" for name, version in wish.outside]
+    pip += [line for line in (*wish.requirements, *wish.constraints) if re.split(r"[=<>!~\[ ]", line)[0] not in outside]
     lines = [
         f"# What {build.id} wishes for; what it gets, file by file, stands in the locks beside this file.",
         f"name: {build.id}",
@@ -92,7 +92,7 @@ def environment_yml(build: Build, wish: LockWish, subdirs: tuple[str, ...]) -> s
         f"  - python {wish.python}.*",
         "  - pip",
         "  - pip:",
-        *(f"      - {_quoted(line)}" for line in [*pip, *wish.constraints]),
+        *(f"      - {_quoted(line)}" for line in pip),
     ]
     return "\n".join([*lines, ""])
 
