@@ -138,6 +138,12 @@ def test_a_web_page_is_told_from_the_file_when_nothing_is_known_of_it(lab, order
     in_place(lab, lab.fetch(*routes, sha256=None))
 
 
+@pytest.mark.parametrize("order", ["liar first", "liar second"])
+def test_a_length_that_no_disk_has_room_for_does_not_end_it(lab, order):
+    liar, good = lab.mirror(Faults(smaller_by=-(10**18))), lab.mirror()
+    in_place(lab, lab.fetch(*((liar, good) if order == "liar first" else (good, liar))))
+
+
 def test_a_slow_mirror_loses_its_pieces_to_the_fast_one(lab):
     slow, fast = lab.mirror(Faults(total_bytes_per_second=2000)), lab.mirror()
     in_place(lab, lab.fetch(slow, fast))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -57,6 +58,15 @@ def envs(tmp_path):
 def looked_at(envs: Path, name: str):
     (checked,) = check([BUILDS[name]], envs=envs)
     return checked
+
+
+def remade(envs: Path, name: str, gone: str, instead: LockedWheel) -> None:
+    """Write a lock with another wheel in place of one, as a resolver would that has other ideas."""
+    engine, build = BUILDS[name]
+    folder = lock_folder(engine, name, envs)
+    lock = read_lock(folder, build, build.pythons[0])
+    wheels = tuple(sorted([*(wheel for wheel in lock.wheels if wheel.name != gone), instead]))
+    lock_path(folder, build, lock.python).write_text(render(msgspec.structs.replace(lock, wheels=wheels))[0])
 
 
 class TestCatalogue:
@@ -155,6 +165,10 @@ class TestDamage:
             (lambda text: text.replace("# build: transformers-5.23.0-cpu", "# build: other"), "other"),
             (lambda _text: "", "cut off"),
             (lambda text: text + "anyio\n", "anyio"),
+            (lambda text: text.replace("\nanyio==4", "\nanyio==5", 1), "its sum does not hold"),
+            (lambda text: re.sub(r"(anyio\S+ --hash=sha256:)\w", r"\g<1>f", text, count=1), "its sum does not hold"),
+            (lambda text: re.sub(r"(?m)^# sum: .*\n", "", text), "its sum does not hold"),
+            (lambda text: re.sub(r"(?m)^anyio==.*\n", "", text), "its sum does not hold"),
             (lambda text: text + "\n", "empty line"),
             (lambda text: text.replace("firstlight.lock/1", "firstlight.lock/9"), "no lock"),
         ],
@@ -196,22 +210,25 @@ class TestDamage:
         assert [fault.why for fault in looked_at(envs, CPU).faults] == ["it is missing"]
 
     def test_a_version_that_breaks_a_pin_is_a_fault(self, envs):
-        engine, build = BUILDS[OLD]
-        path = lock_path(lock_folder(engine, OLD, envs), build, "3.12")
-        path.write_text(path.read_text().replace("transformers==4.49.0", "transformers==5.23.0"))
+        remade(envs, OLD, "transformers", LockedWheel(name="transformers", version="5.23.0", sha256=("0" * 64,)))
         assert [fault.why for fault in looked_at(envs, OLD).faults] == ["transformers is 5.23.0, and must be ==4.49.0"]
 
     def test_what_must_stay_out_is_a_fault(self, envs):
-        engine, build = BUILDS[OLD]
-        path = lock_path(lock_folder(engine, OLD, envs), build, "3.12")
-        line = next(line for line in path.read_text().splitlines() if line.startswith("pytest=="))
-        path.write_text(path.read_text().replace(line, f"pynvml==12.0.0 --hash=sha256:{'0' * 64}"))
+        remade(envs, OLD, "pytest", LockedWheel(name="pynvml", version="12.0.0", sha256=("0" * 64,)))
         assert "pynvml must stay out" in [fault.why for fault in looked_at(envs, OLD).faults]
 
     def test_an_edited_wish_is_a_fault(self, envs):
         path = lock_folder("vllm", OPEN, envs) / "environment.yml"
         path.write_text(path.read_text().replace("python 3.12", "python 3.11"))
         assert [fault.path for fault in looked_at(envs, OPEN).faults] == [str(path)]
+
+    def test_pins_that_are_missing_do_not_make_a_lock_whole(self, envs):
+        engine, build = BUILDS[OPEN]
+        path = lock_path(lock_folder(engine, OPEN, envs), build, "3.12", "pins")
+        path.unlink()
+        with pytest.raises(Damage, match="pins") as caught:
+            read_lock(path.parent, build, "3.12")
+        assert "pinned wheels" in caught.value.why
 
     def test_pins_of_another_lock_are_refused(self, envs):
         engine, build = BUILDS[OPEN]

@@ -80,6 +80,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return max(0.0, until - now)
 
 
+NO_TLS = "no secure connection"
 _SIGNS = (
     ("Tunnel connection failed", "the proxy does not let us through"),
     ("ProxyError", "the proxy cannot be reached"),
@@ -96,7 +97,7 @@ _SIGNS = (
     ("RemoteDisconnected", "it hung up without an answer"),
     ("Remote end closed", "it hung up without an answer"),
     ("CERTIFICATE_VERIFY_FAILED", "its certificate is not trusted"),
-    ("SSL", "no secure connection"),
+    ("SSL", NO_TLS),
     ("BadStatusLine", "its answer is no HTTP"),
     ("timed out", "no answer"),
 )

@@ -186,19 +186,5 @@ def _unchanged(request: Any) -> Any:
 
 
 def network_reason(error: Exception) -> str:
-    """Return one short line that says why a request failed."""
-    text = str(error)
-    known = {
-        "NameResolutionError": "its name does not resolve",
-        "Name or service not known": "its name does not resolve",
-        "Temporary failure in name resolution": "its name does not resolve",
-        "Connection refused": "connection refused",
-        "Network is unreachable": "network unreachable",
-        "CERTIFICATE_VERIFY_FAILED": "its certificate is not trusted here",
-        "ProxyError": "the proxy refuses",
-        "timed out": "no answer in time",
-    }
-    plain = text.partition("with url:")[0].strip()  # an address may hold a secret
-    return next(
-        (reason for mark, reason in known.items() if mark in text), plain.splitlines()[0][:200] if plain else ""
-    )
+    """Return one short line that says why a request failed; no address is in it, which may hold a secret."""
+    return described(error).reason

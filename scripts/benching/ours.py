@@ -12,10 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from firstlight.fetching.fetch import fetch
-
 from firstlight.errors import FirstlightError
 from firstlight.events import Note, Step
+from firstlight.fetching.fetch import fetch
 from firstlight.fetching.types import Fetched, Policy, Source, Wanted
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from firstlight.doctor.check import Check
 from firstlight.doctor.evidence import Evidence, seen
 from firstlight.doctor.findings import Finding, Remedy, RemovePath, by_hand, by_itself, fail, ok, skip, warn
-from firstlight.doctor.probes.services import EndedSeen, OpenServer, RecordSeen, UnitSeen
+from firstlight.doctor.probes.services import EndedSeen, OpenServer, RecordSeen, SupervisedSeen, UnitSeen
 from firstlight.doctor.secrets import without_secrets
 from firstlight.doctor.story import LogStory, remedy_of
 from firstlight.machine.facts import Machine
@@ -31,10 +31,11 @@ class _Why:
 
 def failed_units(evidence: Evidence) -> Iterable[Finding]:
     """Tell services of the engines that failed or start again and again, with the cause that their journal tells."""
-    units = seen(evidence.services).units
-    if not units:
+    units, supervised = seen(evidence.services).units, seen(evidence.services).supervised
+    if not units and not supervised:
         yield skip("no engine runs as a service")
         return
+    yield from (_supervised(service, evidence.machine) for service in supervised)
     for unit in units:
         if unit.failed:
             yield _failed(unit, evidence.machine)
@@ -48,7 +49,7 @@ def failed_units(evidence: Evidence) -> Iterable[Finding]:
                 remedy=by_hand("start it", _systemctl(unit, "start"), root=unit.scope == "system"),
                 subject=unit.name,
             )
-    if all(unit.active is None for unit in units):
+    if units and all(unit.active is None for unit in units):
         yield skip("systemd does not run here, or did not answer")
 
 
@@ -65,6 +66,40 @@ def _failed(unit: UnitSeen, machine: Machine) -> Finding:
         remedy=why.remedy,
         source=why.source,
         subject=unit.name,
+    )
+
+
+def _supervised(service: SupervisedSeen, machine: Machine) -> Finding:
+    """Tell how a service of ours is that no systemd keeps running."""
+    if service.failed:
+        why = _Why(service.story, by_hand("read its log", f"firstlight service.logs {service.name}"), machine)
+        given_up = service.state == "FATAL"
+        return fail(
+            f"the service {service.name} failed{': ' + why.words if why.words else ''}",
+            detail="The supervisor has given it up." if given_up else "The supervisor starts it again and again.",
+            evidence=why.evidence,
+            affects=[service.engine],
+            remedy=why.remedy,
+            source=why.source,
+            subject=service.name,
+        )
+    if not service.supervisor:
+        return warn(
+            f"the service {service.name} does not run: its supervisor has ended",
+            detail="Without systemd nothing starts it again when the machine starts; the platform's start hook can.",
+            evidence=f"its log: {service.log}",
+            affects=[service.engine],
+            remedy=by_hand("start the services again (the same line belongs into the start hook)", "firstlight restore"),
+            subject=service.name,
+        )
+    if service.state in {"RUNNING", "STARTING"}:
+        return ok(f"the service {service.name} is {service.state.lower()}, under our supervisor", subject=service.name)
+    return warn(
+        f"the service {service.name} is stopped",
+        evidence=f"its log: {service.log}",
+        affects=[service.engine],
+        remedy=by_hand("start it", f"firstlight service.start {service.name}"),
+        subject=service.name,
     )
 
 

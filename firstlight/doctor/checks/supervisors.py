@@ -20,6 +20,7 @@ _WHOLE = frozenset({"running", "degraded", "starting", "initializing"})
 def supervisor(evidence: Evidence) -> Iterable[Finding]:
     """Tell what would keep a server running here."""
     init, container = evidence.machine.init, evidence.machine.host.container
+    ours = evidence.services.supervised if evidence.services is not None else ()
     supervision = evidence.supervision
     if init.system is None:
         yield skip("what supervises services is unknown")
@@ -31,6 +32,8 @@ def supervisor(evidence: Evidence) -> Iterable[Finding]:
             detail="It takes no new services in this state.",
             remedy=by_hand("see what it waits for", "systemctl list-jobs"),
         )
+    elif any(service.supervisor for service in ours):
+        yield ok("there is no systemd, and firstlight's own supervisor runs")
     elif supervision is not None and supervision.supervisord is not None:
         runs = "runs" if supervision.supervisord_runs else "is installed"
         yield ok(f"there is no systemd, and supervisord {runs}")
@@ -41,8 +44,11 @@ def supervisor(evidence: Evidence) -> Iterable[Finding]:
             detail="There is no systemd: a server that crashes stays down, and after a restart nothing is started. "
             "`systemctl enable` would make a link and answer 0 all the same.",
             remedy=by_hand(
-                "run it detached, and have your platform's start command call this line", "firstlight up --detach"
-            ),
+                "let a supervisor of our own keep it running (it prints the line for your platform's start hook)",
+                "firstlight service.install ENGINE --model MODEL",
+            )
+            if not ours
+            else by_hand("start our supervisor and its services again", "firstlight restore"),
         )
 
 
@@ -148,7 +154,7 @@ CHECKS: tuple[Check, ...] = (
         group="services",
         title="something keeps servers running",
         look=supervisor,
-        uses=("supervision",),
+        uses=("supervision", "services"),
         source="sd_booted(3): /run/systemd/system",
     ),
     Check(

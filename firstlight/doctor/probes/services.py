@@ -22,10 +22,12 @@ from firstlight.errors import FirstlightError
 from firstlight.machine.system import System, is_file
 
 if TYPE_CHECKING:
+    from firstlight.home import Home
     from firstlight.serving.records import Detached
 
 SHOW_SECONDS = 1.5
 JOURNAL_SECONDS = 1.5
+SUPERVISOR_SECONDS = 1.5
 _JOURNAL_LINES = 600
 _PROPERTIES = ("Id", "LoadState", "ActiveState", "SubState", "Result", "ExecMainStatus", "NRestarts", "UnitFileState")
 _STOPPED = frozenset({0, 128 + 2, 128 + 15, -2, -15})
@@ -81,6 +83,25 @@ class EndedSeen(msgspec.Struct, frozen=True, kw_only=True):
     story: LogStory | None = None
 
 
+class SupervisedSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """A service of ours under our own supervisor."""
+
+    name: str
+    engine: str
+    state: str
+    """As the supervisor tells it (RUNNING, BACKOFF, FATAL …); empty: it does not know it, or does not run."""
+    log: str
+    supervisor: bool = True
+    """Whether the supervisor runs."""
+    story: LogStory | None = None
+    """What its log tells, for one that failed."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the supervisor has given it up, or starts it again and again."""
+        return self.state in {"FATAL", "BACKOFF", "UNKNOWN"}
+
+
 class OpenServer(msgspec.Struct, frozen=True, kw_only=True):
     """A server of an engine that listens on every address of the machine."""
 
@@ -99,6 +120,7 @@ class ServicesSeen(msgspec.Struct, frozen=True, kw_only=True):
     records: tuple[RecordSeen, ...] = ()
     damaged_records: tuple[str, ...] = ()
     ended: tuple[EndedSeen, ...] = ()
+    supervised: tuple[SupervisedSeen, ...] = ()
     open: tuple[OpenServer, ...] = ()
 
 
@@ -124,8 +146,34 @@ def read(look: Look) -> ServicesSeen:
         ),
         damaged_records=tuple(str(file) for file in files if file.parent.name not in names and is_file(file)),
         ended=tuple(_ended(home.services)),
+        supervised=tuple(_supervised(home)),
         open=tuple(_open_servers(look)),
     )
+
+
+def _supervised(home: Home) -> Iterator[SupervisedSeen]:
+    """Give the services that our own supervisor should keep running, as it tells them."""
+    if not (home.root / "supervisor").is_dir():
+        return
+    from firstlight.serving.services.records import all_services
+    from firstlight.serving.services.supervisor import LOG
+    from firstlight.serving.services.supervisor_daemon import Daemon
+    from firstlight.serving.services.supervisor_home import SupervisorHome
+
+    specs = [record.spec for record in all_services(home) if record.spec.scope == "supervisor"]
+    daemon = Daemon(SupervisorHome(home), SUPERVISOR_SECONDS)
+    runs = bool(specs) and daemon.running()
+    for spec in specs:
+        seen = daemon.seen(spec.name) if runs else None
+        log = spec.folder / LOG
+        found = SupervisedSeen(
+            name=spec.name,
+            engine=spec.engine,
+            state=seen.statename if seen is not None else "",
+            log=str(log),
+            supervisor=runs,
+        )
+        yield msgspec.structs.replace(found, story=story_of(log, spec.engine)) if found.failed else found
 
 
 def _ended(folder: Path) -> Iterator[EndedSeen]:

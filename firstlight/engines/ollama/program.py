@@ -105,7 +105,9 @@ def _missing(prefix: Path, build: Build) -> Iterator[str]:
 def _said(program: Path, build: Build) -> list[str]:
     told = says(program)
     if told.version is None:
-        raise _damaged(build, f"its program does not run: {told.why}")
+        damaged = _damaged(build, f"its program does not run: {told.why}")
+        damaged.fix = f"whether programs may run here: firstlight doctor --only disk-noexec\n{damaged.fix}"
+        raise damaged
     if told.version != build.release:
         return [f"the archive of {build.release} holds a program that calls itself {told.version}"]
     return []

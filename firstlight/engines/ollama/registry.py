@@ -18,6 +18,7 @@ from firstlight.engines.ollama.names import DEFAULT_HOST, DEFAULT_NAMESPACE, Mod
 from firstlight.engines.ollama.store import MANIFEST_TYPE, Manifest
 from firstlight.errors import FirstlightError, NetworkFailed, UsageError, VerificationFailed
 from firstlight.events import Step
+from firstlight.fetching.trouble import NO_TLS
 from firstlight.fetching.types import Source
 from firstlight.models.asking import HubFailure, ask
 from firstlight.models.tokens import Headers, password_headers, without_password
@@ -101,11 +102,10 @@ def published(model: ModelName, places: Sequence[Registry], step: Step) -> Publi
         if silent:
             refused.why = "; ".join([*([refused.why] if refused.why else []), *silent])
         raise refused
-    raise NetworkFailed(
-        f"no registry told what {model} is made of",
-        why="; ".join(silent),
-        fix=f"check the network, or name a mirror: firstlight ollama.pull {model} --mirror https://HOST",
-    )
+    fix = f"check the network, or name a mirror: firstlight ollama.pull {model} --mirror https://HOST"
+    if any(NO_TLS in each for each in silent):
+        fix = f"if it speaks plain HTTP: firstlight ollama.pull {model} --insecure"
+    raise NetworkFailed(f"no registry told what {model} is made of", why="; ".join(silent), fix=fix)
 
 
 def blob_sources(model: ModelName, places: Sequence[Registry], layer: Layer) -> tuple[Source, ...]:

@@ -61,12 +61,13 @@ class _Connection(http.client.HTTPConnection):
 
 
 class Daemon:
-    """The supervisor of one home."""
+    """The supervisor of one home; `patience`: seconds that it may take for an answer."""
 
-    def __init__(self, place: SupervisorHome) -> None:
+    def __init__(self, place: SupervisorHome, patience: float = _ASK_SECONDS) -> None:
         self.place = place
+        self.patience = patience
 
-    def call(self, method: str, *words: str | bool, timeout: float = _ASK_SECONDS) -> Any:
+    def call(self, method: str, *words: str | bool, timeout: float | None = None) -> Any:
         """Call a method of its interface and return the answer.
 
         Raises:
@@ -78,7 +79,7 @@ class Daemon:
             raise FileNotFoundError(2, "the supervisor was never started")
         from xmlrpc.client import dumps, loads
 
-        connection = _Connection(path, timeout)
+        connection = _Connection(path, self.patience if timeout is None else timeout)
         try:
             connection.request("POST", "/RPC2", dumps(words, method), {"Content-Type": "text/xml"})
             answer = connection.getresponse()
