@@ -101,6 +101,7 @@ def prepare(goal: Goal, machine: Machine, recorder: Recorder) -> Site:
     with step(recorder, "plan", "see what answers, and decide") as current:
         ask = not goal.current and goal.adopt is None
         request, plan = decide(goal.request, machine, settings, current, ask=ask)
+        plan = _as_in_use(goal, plan)
         current.detail = build_id(plan)
         for reason in plan.because[1:] if ask else []:
             (current.warn if reason in plan.warnings else current.note)(reason)
@@ -138,6 +139,18 @@ def _kept(goal: Goal, machine: Machine) -> Goal:
     except UsageError:  # a release that the catalogue does not know
         return msgspec.structs.replace(goal, current=True)
     return msgspec.structs.replace(goal, request=kept) if fits else goal
+
+
+def _as_in_use(goal: Goal, plan: Plan) -> Plan:
+    """Return the plan; it says so where an archive is in use whose release the catalogue does not know."""
+    if not goal.current or goal.request.home is None or plan.build is None:
+        return plan
+    present = engines.find(plan.engine).store(Home(goal.request.home)).current()
+    if present is None or present.kind != "archive" or present.release in {None, "", plan.build.release}:
+        return plan
+    build = msgspec.structs.replace(plan.build, release=present.release, integrity="pinned")
+    why = f"release {present.release} is in use, which the catalogue does not know: planned like {plan.build.id}"
+    return msgspec.structs.replace(plan, build=build, because=[*plan.because, why])
 
 
 def require_servable(request: Request) -> None:

@@ -16,10 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support.command import firstlight
 from support.loopback_openai import LoopbackOpenAI
+from support.service_specs import spec
 
 from firstlight.errors import FirstlightError
+from firstlight.home import Home
 from firstlight.proof.client import OpenAIClient
+from firstlight.serving.services.records import Record, save
 from firstlight.ui.chat import ask, chat
 
 if TYPE_CHECKING:
@@ -321,3 +325,18 @@ def test_one_question_is_answered():
         assert ask(OpenAIClient(server.url), "tiny", "hello", out) == 0
     assert out.getvalue() == "The capital of France is Paris.\n"
     assert [message["content"] for message in server.requests[0]["messages"]] == ["hello"]
+
+
+@pytest.mark.parametrize("path", [None, "", "/v1/"])
+def test_a_service_of_ours_is_asked_with_its_own_model_and_key(tmp_path, path):
+    home = Home(tmp_path / "home")
+    with LoopbackOpenAI(models=[], api_key="of-the-service") as server:
+        service = spec(folder=home.services / "chat", secrets=home.services / "chat" / "environment", port=server.port)
+        service.folder.mkdir(parents=True)
+        service.secrets.write_text("VLLM_API_KEY=of-the-service\n")
+        (home.root / "firstlight-home.json").write_text('{"schema": "firstlight.home/1"}')
+        save(Record(spec=service, installed="2026-11-23T00:00:00Z"))
+        where = ["--url", f"{server.url}{path}"] if path is not None else []
+        ended = firstlight("ask", "What is the capital of France?", *where, home=home.root)
+    assert (ended.code, ended.out) == (0, "The capital of France is Paris.\n"), ended.err
+    assert server.requests[-1]["model"] == service.model_id

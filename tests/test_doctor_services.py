@@ -13,10 +13,16 @@ from pathlib import Path
 import pytest
 from support.doctor_look import judge, look, told
 from support.machine_tree import plant, program
+from support.service_specs import spec as service_spec
 
 from firstlight.doctor.probes import services
-from firstlight.doctor.probes.services import OpenServer, ServicesSeen, engine_of, parse_show, story_of
+from firstlight.doctor.probes.services import OpenServer, ServicesSeen, engine_of, parse_show
+from firstlight.doctor.probes.stories import story_of
+from firstlight.doctor.probes.supervised import SupervisedSeen
+from firstlight.home import Home
+from firstlight.machine.facts import Init, Machine
 from firstlight.serving.records import Detached, boot_id, process_start
+from firstlight.serving.services.records import Record, save
 
 LOGS = Path(__file__).parent / "data" / "logs"
 OLLAMA_UNIT = "[Service]\nExecStart=/usr/local/bin/ollama serve\nUser=ollama\n"
@@ -104,6 +110,48 @@ class TestUnits:
     @pytest.mark.parametrize("output", ["", "\n\n\n", "Id\nActiveState", "nonsense=\n\n=x", "\0\0"])
     def test_odd_answers_of_systemctl_are_no_traceback(self, output):
         assert parse_show(output) == {}
+
+
+class TestSupervised:
+    @pytest.mark.parametrize(
+        ("state", "runs", "status", "command"),
+        [
+            ("RUNNING", True, "ok", None),
+            ("STARTING", True, "ok", None),
+            ("STOPPED", True, "warn", "firstlight service.start chat"),
+            ("FATAL", True, "fail", "firstlight service.logs chat"),
+            ("BACKOFF", True, "fail", "firstlight service.logs chat"),
+            ("", False, "warn", "firstlight restore"),
+        ],
+    )
+    def test_a_service_under_our_supervisor(self, state, runs, status, command):
+        service = SupervisedSeen(name="chat", engine="vllm", state=state, log="/h/service.log", supervisor=runs)
+        (finding,) = judge("services", services=ServicesSeen(supervised=(service,)))
+        assert (finding.status, finding.subject) == (status, "chat")
+        assert (finding.remedy.commands if finding.remedy else []) == ([command] if command else [])
+
+    def test_one_that_was_given_up_tells_the_true_cause_of_its_log(self):
+        story = story_of(LOGS / "ollama" / "home-missing.log", "ollama")
+        service = SupervisedSeen(name="chat", engine="ollama", state="FATAL", log="/h/service.log", story=story)
+        (finding,) = judge("services", services=ServicesSeen(supervised=(service,)))
+        assert finding.summary.startswith("the service chat failed: Ollama keeps its key under HOME")
+
+    @pytest.mark.parametrize(("runs", "status"), [(True, "ok"), (False, "warn")])
+    def test_a_supervisor_of_ours_is_one(self, runs, status):
+        here = Machine(init=Init(system="bash"))
+        service = SupervisedSeen(name="chat", engine="vllm", state="", log="/h/service.log", supervisor=runs)
+        (finding,) = judge("supervisor", machine=here, services=ServicesSeen(supervised=(service,)))
+        assert finding.status == status
+        assert (finding.remedy.commands if finding.remedy else ["firstlight restore"]) == ["firstlight restore"]
+
+    def test_a_supervisor_that_has_ended_is_seen(self, tmp_path):
+        home = Home(tmp_path / "home")
+        (home.root / "supervisor").mkdir(parents=True)
+        spec = service_spec(folder=home.services / "chat", scope="supervisor")
+        spec.folder.mkdir(parents=True)
+        save(Record(spec=spec, installed="2026-11-23T00:00:00Z"))
+        found = services.read(look(tmp_path / "tree", home=home.root)).supervised
+        assert [(each.name, each.supervisor, each.state) for each in found] == [("chat", False, "")]
 
 
 def write_record(home: Path, name: str, *, alive: bool, log: Path) -> Path:

@@ -65,6 +65,20 @@ def test_after_the_result_there_is_no_second_document(
     assert err.startswith(kind.lower())
 
 
+def test_a_wished_traceback_comes_beside_the_error_and_changes_neither_code_nor_document(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work() -> int:
+        raise UsageError("no such word", fix="another one")
+
+    monkeypatch.setenv("FIRSTLIGHT_DEBUG", "1")
+    assert guarded(work, as_document=True) == 2
+    out, err = capsys.readouterr()
+    assert json.loads(out)["error"]["code"] == 2
+    assert "Traceback" in err
+    assert "fix: another one" in err
+
+
 def test_an_error_after_the_result_is_told_and_makes_no_second_document(capsys: pytest.CaptureFixture[str]) -> None:
     def work() -> int:
         show_document('{"result": 1}')

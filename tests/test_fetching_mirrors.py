@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 
 import pytest
 from support.command import REPOSITORY, firstlight
@@ -15,6 +16,7 @@ from firstlight.catalogue.checking import check_catalogue
 from firstlight.catalogue.types import MirrorSet
 from firstlight.errors import UsageError
 from firstlight.fetching.answers import Ask, probe_all
+from firstlight.fetching.lane import Lane
 from firstlight.fetching.mirrors import (
     MirrorBook,
     OwnPage,
@@ -24,7 +26,8 @@ from firstlight.fetching.mirrors import (
     load_book,
     sources_for,
 )
-from firstlight.fetching.types import Transport
+from firstlight.fetching.trouble import Refused
+from firstlight.fetching.types import Policy, Source, Transport
 
 URL = "https://github.com/ollama/ollama/releases/download/v0.6.2/ollama-linux-amd64.tgz"
 BELOW = "v0.6.2/ollama-linux-amd64.tgz"
@@ -68,6 +71,7 @@ def test_an_address_that_is_not_of_github_has_no_mirrors_of_github():
             "user",
             "https://hub.example/repo?Revision=v0.6.2&FilePath=ollama-linux-amd64.tgz",
         ),
+        ("https://files.example/x?key=1", "user", f"https://files.example/x/{BELOW}?key=1"),
         ("/mnt/usb", "file", f"file:///mnt/usb/{BELOW}"),
         ("file:///mnt/usb/ollama-linux-amd64.tgz", "file", "file:///mnt/usb/ollama-linux-amd64.tgz"),
     ],
@@ -153,6 +157,7 @@ def test_another_file_of_mirrors_is_named_by_a_variable(tmp_path):
         ("[github]\nmirrors = [\n", ("line 2", "wrong")),
         ('[github]\nmirors = ["https://a.example"]\n', ("line 2", "mirors")),
         ('[github]\n\nmirrors = "https://a.example"\n', ("line 3", "Expected")),
+        ('[release.olama]\nmirrors = ["https://a.example"]\n', ("release.olama", "ollama")),
         ('[github]\nmirrors = ["gopher://a.example"]\n', ("gopher", "wrong")),
     ],
 )
@@ -239,3 +244,33 @@ def test_a_wrong_page_of_archives_is_told_with_its_line(tmp_path, old, new, said
     (defect,) = check_catalogue(envs)
     assert (defect.file, said in defect.what) == (page, True), defect
     assert defect.line or said == "sums"
+
+
+def test_mirrors_that_stand_alone_are_listed_alone(tmp_path):
+    own = 'only = true\nmirrors = ["https://files.example/x"]\n'
+    (tmp_path / "mirrors.toml").write_text(f"[github]\n{own}[release.ollama]\n{own}")
+    document = firstlight("mirror.list", "--of", "ollama", "--of", "github", "--json", home=tmp_path).document
+    assert {each["place"] for each in document["mirrors"]} == {"https://files.example/x"}
+
+
+def test_probing_where_nobody_answers_ends_with_code_4_and_says_what_to_look_at(tmp_path):
+    variables = {"MODELSCOPE_DOMAIN": "http://127.0.0.1:1", "HTTPS_PROXY": "http://127.0.0.1:1"}
+    for words in ((), ("--json",)):
+        ended = firstlight("mirror.probe", "--of", "ollama", *words, home=tmp_path, variables=variables)
+        assert ended.code == 4, ended.err
+        assert "firstlight doctor --network" in ended.err
+    assert not any(each["ok"] for each in ended.document["mirrors"])
+
+
+def test_a_place_that_has_never_answered_is_not_waited_for_long():
+    """Its pauses stay short until it is given up; one that has answered before gets longer ones."""
+    never, before = (Lane(Source(url=URL, name=name, kind="user"), 0, Policy()) for name in ("never", "before"))
+    before.probed = True
+    longest = {}
+    for lane in (never, before):
+        pauses = []
+        while lane.dropped is None:
+            lane.failed(Refused("connection refused"), time.monotonic())
+            pauses.append(lane.blocked_until - time.monotonic())
+        longest[lane.name] = max(pauses)
+    assert longest["never"] <= 2.0 < longest["before"]

@@ -15,13 +15,13 @@ pytestmark = [pytest.mark.systemd, pytest.mark.skipif(lacking() is not None, rea
 
 
 @pytest.fixture
-def box(tmp_path):
-    made = Box(cloud_root(), tmp_path)
+def box():
+    made = Box(cloud_root())
     yield made
     made.destroy()
 
 
-def ended(box: Box, seconds: float = 180.0) -> dict[str, str]:
+def ended(box: Box, seconds: float = 600.0) -> dict[str, str]:
     """Wait for the marker and return what it says."""
     marker, deadline = box.path(Places().marker), time.monotonic() + seconds
     while not marker.exists() and time.monotonic() < deadline:
@@ -32,7 +32,7 @@ def ended(box: Box, seconds: float = 180.0) -> dict[str, str]:
 
 def test_a_first_boot_ends_with_a_service_that_every_later_boot_starts_again(box):
     seed(box, user_data(wish(token="hf_x"), archive_of()))
-    box.boot()
+    box.boot(600.0)  # systemd says "running" once the first boot's work is done
     assert ended(box)["status"] == "0"
     assert box.path("/var/lib/firstlight/calls").read_text().splitlines() == CALLS
     assert "the service answers" in box.path(Places().log).read_text()
@@ -52,7 +52,7 @@ def test_a_first_boot_that_was_cut_off_goes_on_at_the_next_one(box):
     # The tool's place is not there yet: the script waits for it, as for a network that does not deliver.
     with pytest.raises(RuntimeError):
         box.boot(1.0)  # systemd does not say "running" before the first boot's work is done
-    deadline = time.monotonic() + 120.0
+    deadline = time.monotonic() + 300.0
     log = box.path(Places().log)
     while time.monotonic() < deadline and (not log.exists() or "again in" not in log.read_text()):
         time.sleep(0.2)
@@ -61,6 +61,6 @@ def test_a_first_boot_that_was_cut_off_goes_on_at_the_next_one(box):
     box.power_off()
     box.path("/srv").mkdir(exist_ok=True)
     box.path("/srv/firstlight.tar.xz").write_bytes(tool.data)
-    box.boot()
+    box.boot(600.0)  # systemd says "running" once the first boot's work is done
     assert ended(box)["status"] == "0"
     assert box.run("systemctl is-enabled chat.service").stdout.strip() == "enabled"

@@ -77,6 +77,27 @@ def test_the_lock_names_its_holder_and_outlives_it_with_a_child(tmp_path: Path) 
         pass
 
 
+def test_a_lock_that_its_holder_removed_is_made_again_by_who_waited(tmp_path: Path) -> None:
+    lock, held, done = tmp_path / ".lock", threading.Event(), threading.Event()
+
+    def wait() -> None:
+        with writer_lock(lock, "environments", wait=60.0):
+            held.set()
+            done.wait(60)
+
+    with writer_lock(lock, "environments"):
+        waiter = threading.Thread(target=wait)
+        waiter.start()
+        lock.unlink()
+    try:
+        assert held.wait(60)
+        with pytest.raises(FirstlightError, match="another firstlight"), writer_lock(lock, "environments"):
+            pass
+    finally:
+        done.set()
+        waiter.join()
+
+
 def test_a_run_keeps_tail_log_and_status(tmp_path: Path) -> None:
     lines: list[str] = []
     ended = run(

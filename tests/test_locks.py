@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from support import small_catalogue
 from support.command import REPOSITORY, firstlight
 from support.loopback_index import make_wheel, serve
 from support.small_catalogue import build as made_build
@@ -134,6 +135,15 @@ class TestPlan:
         assert plan.build.integrity == "pinned"
         assert any("--unlocked" in line for line in plan.warnings)
         assert lock_for(plan, BUILDS[CPU][1], Request(engine="transformers", unlocked=True)) is None
+
+    def test_a_python_without_a_lock_is_told(self):
+        machine = small_catalogue.machine("8.0", driver="535.104.05")
+        for python, told in (("3.11", True), ("3.12", False)):
+            wish = Request(engine="vllm", release="0.7.3", python=python)
+            plan = choose(machine, load_catalogue(), wish)
+            assert (plan.build.id, plan.build.python) == (OLD, python)
+            assert any(f"no lock for Python {python}" in line for line in plan.warnings) is told
+            assert plan.build.integrity == ("pinned" if told else "locked")
 
     def test_a_python_without_a_lock_is_resolved_afresh(self):
         plan, build = self.plan(python="3.12"), msgspec.structs.replace(BUILDS[CPU][1], locks={})

@@ -11,7 +11,6 @@ import gzip
 import hashlib
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -130,6 +129,7 @@ def test_a_wrong_sum_switches_nothing_and_names_who_sent_it(server, home):
     assert wrong.code == 5, wrong.err
     assert wrong.document["error"]["kind"] == "VerificationFailed"
     assert server.url.removeprefix("http://") in wrong.err
+    assert f"firstlight ollama.install --release {CURRENT} --mirror" in wrong.document["error"]["fix"]
     assert (current(home), (home / "ollama" / CURRENT).exists()) == (OLDER, False)
 
 
@@ -189,6 +189,7 @@ def test_when_no_source_has_it_each_is_named_and_the_exit_code_is_4(server, home
     assert ended.code == 4, ended.err
     assert all(name in ended.err for name in (server.url.removeprefix("http://"), "/nowhere"))
     assert ended.document["error"]["kind"] == "NetworkFailed"
+    assert all(word in ended.document["error"]["fix"] for word in ("mirror.probe --of ollama", "--offline FILE"))
 
 
 def test_a_folder_is_a_mirror_too(home, tmp_path):
@@ -215,6 +216,15 @@ def test_a_newer_release_than_all_that_are_known_is_named_by_the_newest_rule_and
     assert f"WARNING: release {UNKNOWN} is not in the catalogue" in ended.err
     assert "is known nowhere" in ended.err
     assert current(home) == UNKNOWN
+
+
+def test_the_proof_of_a_release_that_is_not_known_does_not_say_that_its_files_are_held_by_hashes(server, home):
+    assert install(home, server, UNKNOWN, known=False).code == 0
+    proven = firstlight("setup.prove", "ollama", "--json", home=home, variables=OWN)
+    assert proven.code == 0, proven.err
+    build = proven.document["plan"]["build"]
+    assert (build["release"], build["integrity"]) == (UNKNOWN, "pinned")
+    assert any(UNKNOWN in line for line in proven.document["plan"]["because"])
 
 
 def test_two_hosts_that_agree_are_believed(server, home, tmp_path):
@@ -471,6 +481,21 @@ def prefixed(home, server, prefix, release, *words):
     return install(home, server, release, "--prefix", str(prefix), *words)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"), [(["--sha256", "0" * 64], "another SHA-256"), (["--require-known"], "known nowhere")]
+)
+def test_a_program_is_not_run_before_the_sum_that_was_asked_for_holds(home, tmp_path, words, said):
+    """Which release an unknown archive is, its program tells: one that must not be trusted is not asked."""
+    ran = tmp_path / "ran"
+    tree = unpack(tmp_path / "tree", UNKNOWN, ARCH).parent.parent
+    (tree / "bin" / "ollama").write_text(f"#!/bin/sh\ntouch '{ran}'\necho 'ollama version is {UNKNOWN}'\n")
+    file = packed(tree, tmp_path / "made" / "ollama-linux.tgz")
+    refused = offline(home, file, *words)
+    assert (refused.code, said in refused.err, ran.exists()) == (5, True, False), refused.err
+    assert offline(home, file).code == 0
+    assert ran.exists()
+
+
 def test_a_prefix_leads_to_the_current_version_by_links_that_can_be_moved(server, home, tmp_path):
     prefix = tmp_path / "usr local"
     first = prefixed(home, server, prefix, OLDER, "--json")
@@ -478,7 +503,9 @@ def test_a_prefix_leads_to_the_current_version_by_links_that_can_be_moved(server
     assert says(prefix / "bin" / "ollama") == OLDER
     assert (prefix / "lib" / "ollama" / "libggml-base.so").is_file()
     assert {str(prefix / "bin/ollama"), str(prefix / "lib/ollama")} <= set(first.document["outside"])
-    assert prefixed(home, server, prefix, CURRENT).code == 0
+    second = prefixed(home, server, prefix, CURRENT)
+    assert second.code == 0, second.err
+    assert f"firstlight ollama.rollback --prefix '{prefix}'" in second.out
     assert says(prefix / "bin" / "ollama") == CURRENT
     assert (prefix / "bin" / "ollama").resolve().parent.parent / "lib" / "ollama" == (
         prefix / "lib" / "ollama"
@@ -489,8 +516,7 @@ def test_a_prefix_leads_to_the_current_version_by_links_that_can_be_moved(server
     assert says(moved / "bin" / "ollama") == OLDER
     gone = firstlight("ollama.uninstall", "--prefix", str(moved), home=home)
     assert gone.code == 0, gone.err
-    assert not os.path.lexists(moved / "bin" / "ollama")
-    assert not os.path.lexists(moved / "lib" / "ollama")
+    assert not moved.exists()
 
 
 def snapshot(folder):
@@ -549,6 +575,8 @@ def test_a_foreign_copy_is_refused_then_moved_aside_whole_and_given_back(server,
     assert snapshot(prefix) == before
     taken = prefixed(home, server, prefix, CURRENT, "--yes")
     assert taken.code == 0, taken.err
+    assert f"moved aside    {prefix}/bin/ollama and {prefix}/lib/ollama" in taken.out
+    assert f"firstlight ollama.rollback --prefix {prefix}" in taken.out
     assert says(prefix / "bin" / "ollama") == CURRENT
     assert not (prefix / "lib" / "ollama" / "cuda_v11").exists()
     back = firstlight("ollama.rollback", "--prefix", str(prefix), home=home)
@@ -559,8 +587,9 @@ def test_a_foreign_copy_is_refused_then_moved_aside_whole_and_given_back(server,
     assert says(prefix / "bin" / "ollama") == CURRENT
     gone = firstlight("ollama.uninstall", "--prefix", str(prefix), home=home)
     assert gone.code == 0, gone.err
-    left = {name: value for name, value in snapshot(prefix).items() if not name.startswith("lib/firstlight/")}
-    assert left == before
+    assert "stays as it is" not in gone.out
+    assert snapshot(prefix) == before
+    assert not (prefix / "lib" / "firstlight").exists()
 
 
 def test_a_prefix_that_cannot_be_written_says_which_rights_are_missing(home, server, tmp_path):
@@ -597,9 +626,11 @@ def test_other_copies_are_told_and_left(server, home, tmp_path):
         (["--mirror", "files.example"], 2, "no address of a mirror"),
         (["--only-mirrors"], 2, "leaves no source"),
         (["--offline", "/nowhere/x.tgz"], 2, "is no file"),
+        (["--offline", "/proc/self"], 2, "/proc/self holds no archive of Ollama"),
         (["--offline", "tgz", "--mirror", "https://a.example"], 2, "--offline uses no mirror"),
         (["--service", "--prefix", "/tmp/p"], 2, "--service runs the version in firstlight's home"),
         (["--prefix", "/"], 2, "root of the system"),
+        (["--prefix", ""], 2, "--prefix is empty"),
         (["--releas", "0.35.1"], 2, "--release"),
     ],
 )

@@ -249,6 +249,13 @@ def test_a_registry_out_of_reach_is_named(pulling):
     assert "--mirror" in caught.value.fix
 
 
+def test_a_registry_that_speaks_plain_http_is_told_with_the_word_that_reaches_it(pulling):
+    with loopback_registry({"library/m:latest": publish(WEIGHTS)}) as registry, pytest.raises(NetworkFailed) as failed:
+        pulling(registry, "library/m", insecure=False)
+    assert "no secure connection" in (failed.value.why or "")
+    assert "--insecure" in (failed.value.fix or "")
+
+
 def test_a_model_larger_than_the_disk_is_refused_before_its_first_byte(pulling):
     files = publish(WEIGHTS)
     manifest = json.loads(files["manifest"])

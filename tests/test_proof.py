@@ -163,7 +163,7 @@ def test_a_missing_key_is_told():
     assert "401" in error.what
     assert "API key" in error.what
     assert error.why == "Unauthorized"
-    assert "--api-key-file" in error.fix
+    assert "OPENAI_API_KEY" in error.fix
 
 
 def test_a_wrong_key_is_not_shown():

@@ -268,6 +268,23 @@ def test_a_read_only_etc_is_told_before_anything_is_written(machine: ServiceMach
     assert outside_the_home(machine) == set()
 
 
+def test_a_unit_that_is_gone_is_told_and_put_back(machine: ServiceMachine) -> None:
+    machine.firstlight(*INSTALL)
+    machine.box.run(f"systemctl stop {ENGINE}; rm {UNIT}; systemctl daemon-reload")
+    told = machine.firstlight("service.start", ENGINE, check=False)
+    assert (told.returncode, "fix: put it back: firstlight restore" in told.stderr) == (1, True)
+    machine.firstlight("restore")
+    machine.wait_for(lambda: machine.status()["state"] == "running")
+
+
+def test_another_user_cannot_remove_a_service_and_is_told_so(machine: ServiceMachine) -> None:
+    machine.firstlight(*INSTALL)
+    machine.box.run("useradd --create-home someone")
+    told = machine.firstlight("service.remove", "--yes", check=False, user="someone", FIRSTLIGHT_HOME=HOME)
+    assert (told.returncode, "as its owner or root: firstlight service.remove" in told.stderr) == (1, True)
+    assert machine.status()["state"] == "running"
+
+
 def test_an_older_service_of_ours_on_the_same_port_makes_room(machine: ServiceMachine) -> None:
     machine.firstlight(*INSTALL)
     told = machine.firstlight(*INSTALL, "--name", "newer")
@@ -311,6 +328,11 @@ def test_a_wider_address_makes_a_key_that_stands_in_one_file_alone(machine: Serv
     again = machine.firstlight(*words, "--json")
     assert "shown this once" not in again.stderr
     assert secrets.read_text() == f"VLLM_API_KEY={key}\n"
+
+
+def test_what_is_open_to_all_is_said(machine: ServiceMachine) -> None:
+    told = machine.firstlight(*INSTALL, "--host", "0.0.0.0", "--allow-open")
+    assert f"its API is open to everyone who reaches 0.0.0.0:{PORT}" in told.stderr
 
 
 def test_a_dry_run_before_the_engine_is_set_up_shows_the_whole_unit_and_writes_nothing(machine: ServiceMachine) -> None:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.service_specs import spec as service_spec
 
 from firstlight.errors import FirstlightError, UsageError, VerificationFailed
 from firstlight.events import StepProgress, silent, step
@@ -20,6 +21,8 @@ from firstlight.serving.ports import free_port, port_holder, require_free_port
 from firstlight.serving.records import process_start
 from firstlight.serving.running import detach, list_running, rotate_log, stop_running, wait_detached
 from firstlight.serving.server import RunningServer, ServerSpec
+from firstlight.serving.services.records import Record as ServiceRecord
+from firstlight.serving.services.records import save as save_service
 
 PROGRAM = Path(__file__).parent / "support" / "loading_server.py"
 
@@ -286,6 +289,20 @@ def test_a_taken_port_is_told_with_its_holder_and_a_free_one():
     another = int(caught.value.fix.removeprefix("--port "))
     require_free_port("127.0.0.1", another)
     require_free_port("127.0.0.1", port)
+
+
+@pytest.mark.parametrize(("mine", "fix"), [(True, "firstlight service.stop chat "), (False, "--port ")])
+def test_a_port_held_by_a_service_of_ours_is_told_with_its_name(tmp_path, mine, fix):
+    home = Home(tmp_path)
+    words = tuple(Path("/proc/self/cmdline").read_text().split("\0")[:-1])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        spec = service_spec(folder=home.services / "chat", port=port, argv=words if mine else ("/bin/other",))
+        spec.folder.mkdir(parents=True)
+        save_service(ServiceRecord(spec=spec, installed="2026-11-23T00:00:00Z"))
+        with pytest.raises(FirstlightError, match=f"port {port} is taken") as caught:
+            require_free_port("127.0.0.1", port, home)
+    assert caught.value.fix.startswith(fix)
 
 
 def test_a_port_of_all_addresses_and_of_ip6_is_seen():

@@ -68,8 +68,8 @@ done >"$out/processes"
 
 
 @pytest.fixture
-def box(tmp_path):
-    made = Box(cloud_root(), tmp_path)
+def box():
+    made = Box(cloud_root())
     yield made
     made.destroy()
 
@@ -99,7 +99,7 @@ def disk(box):
 def test_a_service_lives_dies_and_comes_back_where_systemd_does_not_run(box, disk, user):
     box.put("/life", LIFE)
     box.put("/enter", ENTER)
-    done = box.bare(f"exec sh /enter {user} {disk.root.parent.parent}", seconds=300)
+    done = box.bare(f"exec sh /enter {user} {disk.root.parent.parent}", seconds=600)
     out = box.path(disk.root) / "out"
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     assert (out / "first").read_text().strip() != "systemd"

@@ -48,7 +48,9 @@ def _configured(book: MirrorBook, catalogue: Catalogue, variables: dict[str, str
                 for mirror in book.own.github.mirrors:
                     at = in_place(f"{github}{target.url.removeprefix(target.place)}", github, mirror)
                     yield _ask("github", at, mirror, book.file or "")
-            else:
+            if book.own.github.only and book.own.github.mirrors:
+                continue
+            if not target.canonical:
                 kind = "prefix" if target.place.count("://") > 1 else "host"
         yield Ask(
             group=target.kind,
@@ -65,10 +67,14 @@ def _of_archives(entry: EngineEntry, page: ArchivesPage, book: MirrorBook, varia
     here = [build for build in entry.build if build.arch == platform.machine()] or entry.build
     build = max(here, key=lambda build: release_key(build.release))
     asset = build.assets[0].name
-    origin = source("origin", page.url(build.release, asset))
-    yield _ask(entry.engine, origin, origin.name, f"envs/{entry.engine}/archives.toml")
-    for base in book.own_bases(entry.engine).mirrors:
+    own, origin = book.own_bases(entry.engine), source("origin", page.url(build.release, asset))
+    alone = bool(own.only and own.mirrors)
+    if not alone:
+        yield _ask(entry.engine, origin, origin.name, f"envs/{entry.engine}/archives.toml")
+    for base in own.mirrors:
         yield _ask(entry.engine, given_source(base, page.path(build.release, asset)), base, book.file or "")
+    if alone:
+        return
     for hosted in hosted_sources(page, build.release, asset, variables):
         set_by = [hosting.variable for hosting in page.hosting if variables.get(hosting.variable)]
         why = f"{set_by[0]} is set" if set_by else f"envs/{entry.engine}/archives.toml"

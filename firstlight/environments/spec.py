@@ -61,7 +61,7 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, kw_only=True):
         wish["channels"] = sorted({_last_part(channel) for channel in self.channels})
         wheels = wish["wheels"]
         del wheels["find_links"]
-        for name in ("locked", "locked_platform", "whole", *(["constraints"] if self.wheels.lock else [])):
+        for name in ("locked", "lock_file", "locked_platform", "whole", *(["constraints"] if self.wheels.lock else [])):
             del wheels[name]  # the lock's digest stands for them
         wheels["owned"] = sorted((item.name, item.version, item.asked) for item in self.wheels.owned)
         wheels["direct"] = sorted((item.file, item.sha256 or "") for item in self.wheels.direct)

@@ -102,19 +102,23 @@ def install_wheels(
     for install in ([work.install_locked] if wheels.locked else []) + ([] if wheels.whole else [work.install]):
         result, sources = install(wheels)
         if result.returncode != 0:
+            lock = wheels.lock_file if install == work.install_locked else None
             failure = explain(
                 result.messages,
-                what=", ".join(wheels.wishes[:3]),
+                what=f"the lock {lock}" if lock else ", ".join(wheels.wishes[:3]),
                 sources=[*sources.owners, *sources.names],
                 prefix=prefix_of(python),
                 cache=cache,
                 needed=expected_bytes * _UNPACKED if expected_bytes else None,
             )
+            if lock and lock not in failure.what:
+                failure.why = f"{failure.why} (held by the lock {lock})"
             if wheels.locked:
                 failure.fix = f"{failure.fix or 'run it again'}; or resolve afresh instead of the lock: add --unlocked"
             raise failure
         changed = with_origins(_changed(result.messages), python, sources, cache, hold)
-        installed |= {package.name: _with_sum(package, work.sums) for package in changed}
+        sums = work.sums if install == work.install_locked else {}
+        installed |= {package.name: _with_sum(package, sums) for package in changed}
     return list(installed.values())
 
 

@@ -43,6 +43,8 @@ class WheelSet(msgspec.Struct, frozen=True, kw_only=True):
     """Lines of a lock, each with its hashes: they are installed first, and nothing is resolved for them."""
     lock: str | None = None
     """The digest of the catalogue's lock that the lines are from, or that the ones which this home holds grew from."""
+    lock_file: str | None = None
+    """The catalogue's lock in words, for messages: the folder of the build and the file's name."""
     locked_platform: str | None = None
     """The platform of the lock: wheels for a newer C library than its own are other files, with other hashes."""
     whole: bool = False

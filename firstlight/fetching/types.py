@@ -81,7 +81,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     floor_rate: float = 32_000.0
     attempts: int = 12
     retry_wait: float = 0.25
-    retry_wait_max: float = 10.0
+    retry_wait_max: float = 4.0
     retry_after_max: float = 300.0
     save_seconds: float = 0.2
     reserve: bool = True

@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from firstlight.fetching.trouble import described
 from firstlight.resources import data_folder
 
 HubSource = Literal["huggingface", "modelscope"]

@@ -56,6 +56,11 @@ def warnings(case: Case, torch: Torch, fallback: Case | None) -> list[str]:
         lines.append(
             "the wheels are resolved afresh (--unlocked): they are not the ones that this build was locked with"
         )
+    elif build.locks and torch.python not in build.locks:
+        lines.append(
+            f"there is no lock for Python {torch.python} (it is for {', '.join(build.locks)}): the wheels are resolved "
+            "afresh"
+        )
     if torch.source == "registry":
         lines.append(
             "no CPU build of torch was found: the registry's CUDA build is taken instead, "

@@ -65,7 +65,7 @@ def _missing(words: str, model: str | None, served: list[str]) -> tuple[str, str
 def _meaning(status: int, words: str, model: str | None, served: list[str]) -> tuple[str, str]:
     """Return in short what a refusal means, and what to do."""
     if status in {401, 403}:
-        return "it wants an API key, or another one", "give the server's key: --api-key-file FILE"
+        return "it wants an API key, or another one", "give the server's key: export OPENAI_API_KEY=KEY"
     if status == 404:
         return _missing(words, model, served)
     for signs, summary, fix in _BY_WORDS:

@@ -180,6 +180,20 @@ def _ours(port: int, home: Home | None) -> str | None:
     return None
 
 
+def _our_service(holder: PortHolder | None, port: int, home: Home | None) -> str | None:
+    """Return the name of the installed service that holds `port`: the holder's command is the service's own."""
+    from firstlight.serving.services.records import all_services
+
+    try:
+        words = Path(f"/proc/{holder.pid}/cmdline").read_bytes() if holder is not None else b""
+    except OSError:
+        return None
+    for record in all_services(home or Home(default_root())):
+        if record.spec.port == port and words == "".join(f"{word}\0" for word in record.spec.argv).encode():
+            return record.spec.name
+    return None
+
+
 def require_free_port(host: str, port: int, home: Home | None = None) -> None:
     """Make sure that a server can listen on `port` of `host`.
 
@@ -204,10 +218,14 @@ def require_free_port(host: str, port: int, home: Home | None = None) -> None:
             fix=f"--port {_next_free(host, 7999)}",
         )
     holder = port_holder(port)
-    ours = _ours(port, home)
     another = _next_free(host, port)
+    fix = f"--port {another}"
+    if ours := _ours(port, home):
+        fix = f"firstlight down {ours}   (or choose another port: {fix})"
+    elif service := _our_service(holder, port, home):
+        fix = f"firstlight service.stop {service}   (or choose another port: {fix})"
     raise FirstlightError(
         f"port {port} is taken",
         why=f"{holder.address} is held by {holder.words}" if holder else "a process has bound it and not opened it yet",
-        fix=f"firstlight down {ours}   (or choose another port: --port {another})" if ours else f"--port {another}",
+        fix=fix,
     )

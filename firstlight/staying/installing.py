@@ -176,7 +176,10 @@ def _install(
         undo.pop_all()
     for record in drafted.making_room:
         remove_service(home, load(home, record.spec.name) or record, reporter)
-    notes = [*drafted.notes, *_open_notes(spec)]
+    opened = _open_notes(spec)
+    for text in opened:
+        reporter(Note(text, "info" if spec.keyed else "warn"))
+    notes = [*drafted.notes, *opened]
     return Installed(
         spec=spec, seconds=seconds, proof=proof, survives=manager.survives, key=key, notes=notes, outside=outside
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from firstlight.errors import FirstlightError
 from firstlight.events import Reporter, step
 from firstlight.files import remove_tree, writer_lock
@@ -19,6 +21,12 @@ def remove_service(home: Home, record: Record, reporter: Reporter) -> list[str]:
         FirstlightError: it cannot be stopped, or its files cannot be removed.
     """
     spec = record.spec
+    if not os.access(spec.folder, os.W_OK):
+        raise FirstlightError(
+            f"{spec.name} cannot be removed",
+            why=f"{spec.folder} belongs to another user, or lies on a read-only file system",
+            fix=f"as its owner or root: firstlight service.remove {spec.name}",
+        )
     with writer_lock(spec.folder / ".lock", f"service {spec.name}", wait=5.0):
         with step(reporter, "remove", f"remove {spec.name}") as current:
             undone = manager_for(spec.scope, home).remove(spec, current)

@@ -92,8 +92,7 @@ def guarded(work: Callable[[], int | None], *, as_document: bool = False) -> int
         show_failure(error, as_document=False)
         return error.code
     except FirstlightError as error:
-        if debugging():
-            raise
+        _trace()
         show_failure(error, as_document=document_wanted())
         return error.code
     except KeyboardInterrupt:
@@ -103,12 +102,19 @@ def guarded(work: Callable[[], int | None], *, as_document: bool = False) -> int
     except BrokenPipeError:
         return _quiet_pipe()
     except OSError as error:
-        if debugging():
-            raise
+        _trace()
         show_failure(_system_error(error), as_document=document_wanted())
         return 1
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _trace() -> None:
+    """Write where the error came from to standard error, where that was asked for; it is told as ever after it."""
+    if debugging():
+        import traceback
+
+        traceback.print_exc()
 
 
 def _take_signals() -> None:
@@ -148,8 +154,7 @@ def finished(work: Callable[[], None]) -> int:
     except BrokenPipeError:
         return _quiet_pipe()
     except OSError as error:
-        if debugging():
-            raise
+        _trace()
         failed = _system_error(error) if error.filename else output_failed(error)  # Invoke printed a list or a help
     failed = failed or flushed()
     if failed is not None:

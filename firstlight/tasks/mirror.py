@@ -41,7 +41,7 @@ def probe(_context: Context, of: list[str] | None = None, json: bool = False) ->
     from firstlight.environments.reaching import transport_of
     from firstlight.fetching.answers import probe_all
     from firstlight.ui.mirrors import answered_json, answered_lines
-    from firstlight.ui.terminal import show, show_document
+    from firstlight.ui.terminal import show, show_document, tell
 
     home = home_of(this_machine()).root
     answers = probe_all(_of(places(home), of), transport_of())
@@ -49,7 +49,10 @@ def probe(_context: Context, of: list[str] | None = None, json: bool = False) ->
         show_document(answered_json(answers))
     else:
         show("\n".join(answered_lines(answers)))
-    return 0 if any(each.ok for each in answers) else 4
+    if any(each.ok for each in answers):
+        return 0
+    tell("no place answers; why not: firstlight doctor --network")
+    return 4
 
 
 def _of(asks: list[Ask], words: list[str] | None) -> list[Ask]:

@@ -19,7 +19,7 @@ from firstlight.serving.services.manager import manager_for
 from firstlight.serving.services.records import Record, all_services, require
 from firstlight.serving.services.spec import Status
 from firstlight.staying.wish import Wish
-from firstlight.tasks.asking import PATIENCE, confirmed, home_of, this_machine
+from firstlight.tasks.asking import PATIENCE, asks, confirmed, home_of, this_machine
 from firstlight.ui import services as screen
 from firstlight.ui.progress import progress
 from firstlight.ui.terminal import show, show_document, tell
@@ -52,7 +52,9 @@ def install_wish(wish: Wish, machine: Machine, *, prove: bool, dry_run: bool, ye
             show("\n".join(screen.dry_run_lines(drafted)))
             tell("nothing was written (--dry-run)")
         return 0
-    if not confirmed(f"Install {wish.engine} as the service {wish.service_name}?", yes=yes):
+    going = [each.spec.name for each in prepare(wish, machine, home).making_room] if asks(yes=yes) else []
+    instead = f" It takes the place of {', '.join(going)}, which is removed." if going else ""
+    if not confirmed(f"Install {wish.engine} as the service {wish.service_name}?{instead}", yes=yes):
         raise UsageError("not confirmed; nothing was changed", fix="answer y, or add --yes")
     with progress(events=json) as reporter:
         installed = install_service(wish, machine, reporter, home, prove=prove)

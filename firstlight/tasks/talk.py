@@ -39,18 +39,22 @@ def ask(_context: Context, text: str, url: str | None = None, model: str | None 
 def _client(url: str | None, model: str | None) -> tuple[Any, str | None]:
     """Return a client for an endpoint (else for the server that runs here), and the model's name where it is known.
 
-    The key comes from OPENAI_API_KEY, never from the command line.
+    The key comes from OPENAI_API_KEY, never from the command line; that of a service of ours from its own file, where
+    this user may read it.
     """
     from firstlight.proof.client import OpenAIClient
     from firstlight.proof.receipts import model_at
     from firstlight.serving.running import list_running
     from firstlight.serving.services.records import all_services
+    from firstlight.staying.proving import key_of
 
     home = home_of(this_machine())
     if url is None:
         here = [record.endpoint for record in list_running(home) if record.alive]
         here += [record.spec.base_url for record in all_services(home)]
         url = f"{here[0]}/v1" if here else os.environ.get("OPENAI_BASE_URL") or "http://127.0.0.1:8000/v1"
-    known = next((each.spec for each in all_services(home) if f"{each.spec.base_url}/v1" == url.rstrip("/")), None)
+    url = f"{url.rstrip('/').removesuffix('/v1')}/v1"
+    known = next((each.spec for each in all_services(home) if f"{each.spec.base_url}/v1" == url), None)
+    key = os.environ.get("OPENAI_API_KEY") or (key_of(known) if known is not None else None)
     model = model or (known.model_id or None if known is not None else None)
-    return OpenAIClient(url, api_key=os.environ.get("OPENAI_API_KEY")), model or model_at(home, url.rstrip("/"))
+    return OpenAIClient(url, api_key=key), model or model_at(home, url)

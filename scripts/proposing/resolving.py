@@ -16,11 +16,10 @@ from proposing.web import Web
 
 from firstlight.catalogue.types import Build
 from firstlight.environments.pipconfig import PipSettings, local_folder, redact, uv_arguments
+from firstlight.environments.platforms import platform_for
 from firstlight.environments.uv_program import find_uv
 from firstlight.errors import FirstlightError
-from firstlight.planning.versions import numbers
 
-_GLIBCS = ("2.17", "2.28", *(f"2.{minor}" for minor in range(31, 41)))  # uv 0.13, --python-platform
 _NCCL = re.compile(r"nvidia-nccl-cu\d+")
 
 
@@ -82,7 +81,7 @@ def resolve(build: Build, libc: str | None, places: Places) -> Resolution:
         lock = folder / "pylock.toml"
         files = _wish_files(folder, build)
         command = [str(find_uv()), "pip", "compile", "--quiet", "--no-build", "--format", "pylock.toml"]
-        command += ["--python-version", build.pythons[0], "--python-platform", _platform(build.arch, libc)]
+        command += ["--python-version", build.pythons[0], "--python-platform", platform_for(build.arch, libc)]
         command += ["--output-file", str(lock), *files, *words, "-"]
         done = subprocess.run(
             command, input="\n".join(wanted), text=True, capture_output=True, check=False, env=_environment(variables)
@@ -91,14 +90,6 @@ def resolve(build: Build, libc: str | None, places: Places) -> Resolution:
             why = redact(done.stderr.strip())
             raise FirstlightError(f"the requirements of {build.id} do not resolve", why=why, fix="see the words above")
         return _read(lock, places.web)
-
-
-def _platform(arch: str, libc: str | None) -> str:
-    """Return uv's name of a platform, with the newest glibc that it knows up to this one."""
-    if libc is None:
-        return f"{arch}-unknown-linux-gnu"
-    floor = max((known for known in _GLIBCS if numbers(known) <= numbers(libc)), key=numbers, default=_GLIBCS[0])
-    return f"{arch}-manylinux_{floor.replace('.', '_')}"
 
 
 def _wish_files(folder: Path, build: Build) -> list[str]:

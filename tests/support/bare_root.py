@@ -196,10 +196,9 @@ def _overlay_works(base: Path, layer: Path) -> bool:
 def minimal_debian() -> Path:
     """Return the pristine root of this machine's release, made at the first call on this machine (about 15 s)."""
     sources, suite = _sources()
-    settings = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=True).stdout.splitlines()
-    kept = [line for line in settings if re.match(r"Acquire::(\w+::Proxy|Check-|Retries)", line, re.IGNORECASE)]
+    kept = apt_settings()
     name = hashlib.sha256("\n".join([platform.machine(), *sources, *kept]).encode()).hexdigest()[:12]
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    home = os.environ.get("FIRSTLIGHT_TEST_ROOTS") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     base = Path(home) / "firstlight-tests" / f"{suite}-{name}"
     base.parent.mkdir(parents=True, exist_ok=True)
     with base.with_suffix(".lock").open("w") as lock:
@@ -207,6 +206,20 @@ def minimal_debian() -> Path:
         if not base.exists():
             _make(base, suite, sources, kept)
     return base
+
+
+def apt_settings() -> list[str]:
+    """Return this machine's settings of apt that decide whether its sources can be read: proxies, checks of dates."""
+    settings = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=True).stdout.splitlines()
+    return [line for line in settings if re.match(r"Acquire::(\w+::Proxy|Check-|Retries)", line, re.IGNORECASE)]
+
+
+def sources_of(suite: str) -> list[str]:
+    """Return this machine's apt sources as another release of Debian has them; none where this is no Debian."""
+    if "ID=debian" not in Path("/etc/os-release").read_text().splitlines():
+        return []
+    found, own = _sources()
+    return [line.replace(own, suite) for line in found]
 
 
 def _make(base: Path, suite: str, sources: list[str], settings: list[str]) -> None:

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
-from support.systemd_box import PACKAGES, Box
+from support.systemd_box import PACKAGES, Box, made_root
 
 SEED = "/var/lib/cloud/seed/nocloud"
 
 
 def cloud_root(suite: str = "bookworm") -> Path:
     """Return the pristine root of a release with cloud-init, made at the first call on this machine (40 s, 330 MB)."""
-    home = os.environ.get("FIRSTLIGHT_TEST_ROOTS") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    base = Path(home) / "firstlight-tests" / f"cloud-{suite}"
-    base.parent.mkdir(parents=True, exist_ok=True)
-    with base.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not base.exists():
-            partial = base.with_suffix(".partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            packages = f"{PACKAGES},cloud-init,python3,ca-certificates,iproute2"
-            words = ["mmdebstrap", "--variant=minbase", f"--include={packages}", suite, str(partial)]
-            made = subprocess.run(words, capture_output=True, text=True, timeout=600, check=False)
-            assert made.returncode == 0, made.stderr[-3000:]
-            partial.rename(base)
-    return base
+    return made_root(f"cloud-{suite}", suite, f"{PACKAGES},cloud-init,python3,ca-certificates,iproute2")
 
 
 def seed(box: Box, user_data: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import shutil
 import subprocess
@@ -16,11 +17,14 @@ import time
 import uuid
 from pathlib import Path
 
+from support.bare_root import apt_settings, sources_of
+
 PACKAGES = "systemd,systemd-sysv,dbus,libpam-systemd,dbus-user-session"
 CGROUPS = Path("/sys/fs/cgroup/unified") if Path("/sys/fs/cgroup/unified").is_dir() else Path("/sys/fs/cgroup")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
+@functools.cache
 def lacking() -> str | None:
     """Return why no box can be booted here, None where it can."""
     if os.geteuid() != 0:
@@ -28,24 +32,44 @@ def lacking() -> str | None:
     missing = [name for name in ("systemd-nspawn", "mmdebstrap", "nsenter") if shutil.which(name) is None]
     if missing:
         return f"needs {', '.join(missing)} (apt-get install systemd-container mmdebstrap)"
-    tried = subprocess.run(
-        ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False
-    )
-    return None if tried.returncode == 0 else "needs the right to mount"
+    if not os.access(CGROUPS / "cgroup.procs", os.W_OK):
+        return f"needs control groups of its own ({CGROUPS} cannot be written)"
+    with tempfile.TemporaryDirectory() as name:
+        for part in ("lower", "upper", "work", "root"):
+            (Path(name) / part).mkdir()
+        layers = f"lowerdir={name}/lower,upperdir={name}/upper,workdir={name}/work"
+        words = ["unshare", "--mount", "mount", "-t", "overlay", "overlay", "-o", layers, f"{name}/root"]
+        tried = subprocess.run(words, capture_output=True, text=True, check=False)
+    said = tried.stderr.strip().rpartition("\n")[2]
+    return None if tried.returncode == 0 else f"needs the right to mount overlays in {tempfile.gettempdir()}: {said}"
 
 
 def base_root(suite: str = "bookworm") -> Path:
     """Return the pristine root of a Debian release, made at the first call on this machine (20 s, 200 MB)."""
+    return made_root(f"systemd-{suite}", suite, PACKAGES)
+
+
+def made_root(name: str, suite: str, packages: str) -> Path:
+    """Return a pristine root with these packages, made at the first call from the apt sources of this machine."""
     home = os.environ.get("FIRSTLIGHT_TEST_ROOTS") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    base = Path(home) / "firstlight-tests" / f"systemd-{suite}"
+    base = Path(home) / "firstlight-tests" / name
     base.parent.mkdir(parents=True, exist_ok=True)
     with base.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not base.exists():
             partial = base.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
-            words = ["mmdebstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(partial)]
-            made = subprocess.run(words, capture_output=True, text=True, timeout=600, check=False)
+            settings = [f"--aptopt={line}" for line in apt_settings()]
+            sources = sources_of(suite)
+            words = ["mmdebstrap", "--variant=minbase", *settings, f"--include={packages}", suite, str(partial)]
+            made = subprocess.run(
+                [*words, *(["-"] if sources else [])],
+                input="".join(f"{line}\n" for line in sources),
+                capture_output=True,
+                text=True,
+                timeout=600,
+                check=False,
+            )
             assert made.returncode == 0, made.stderr[-3000:]
             partial.rename(base)
     return base
@@ -91,7 +115,7 @@ class Box:
         words += ["--private-network"] if self.offline else ["--resolv-conf=replace-host"]
         return words + (["--capability=all"] if self.devices else [])  # device lists need bpf(2)
 
-    def boot(self, seconds: float = 90.0) -> float:
+    def boot(self, seconds: float = 180.0) -> float:
         """Boot it and return the seconds until systemd says that it runs."""
         environment = dict(os.environ, SYSTEMD_NSPAWN_UNIFIED_HIERARCHY="1")
         if self.devices:

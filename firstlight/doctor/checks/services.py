@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from firstlight.doctor.check import Check
 from firstlight.doctor.evidence import Evidence, seen
 from firstlight.doctor.findings import Finding, Remedy, RemovePath, by_hand, by_itself, fail, ok, skip, warn
-from firstlight.doctor.probes.services import EndedSeen, OpenServer, RecordSeen, SupervisedSeen, UnitSeen
+from firstlight.doctor.probes.services import EndedSeen, OpenServer, RecordSeen, UnitSeen
+from firstlight.doctor.probes.supervised import SupervisedSeen
 from firstlight.doctor.secrets import without_secrets
 from firstlight.doctor.story import LogStory, remedy_of
 from firstlight.machine.facts import Machine
@@ -89,11 +90,13 @@ def _supervised(service: SupervisedSeen, machine: Machine) -> Finding:
             detail="Without systemd nothing starts it again when the machine starts; the platform's start hook can.",
             evidence=f"its log: {service.log}",
             affects=[service.engine],
-            remedy=by_hand("start the services again (the same line belongs into the start hook)", "firstlight restore"),
+            remedy=by_hand(
+                "start the services again (the same line belongs into the start hook)", "firstlight restore"
+            ),
             subject=service.name,
         )
     if service.state in {"RUNNING", "STARTING"}:
-        return ok(f"the service {service.name} is {service.state.lower()}, under our supervisor", subject=service.name)
+        return ok(f"the service {service.name} runs, under our supervisor", subject=service.name)
     return warn(
         f"the service {service.name} is stopped",
         evidence=f"its log: {service.log}",
@@ -178,8 +181,8 @@ def _open(evidence: Evidence, server: OpenServer) -> Iterator[Finding]:
         ask = f"{server.engine} knows no keys: let it listen on 127.0.0.1, or put a proxy before it that asks for one"
         command = f"ssh -L {server.port}:127.0.0.1:{server.port} THIS-MACHINE"
     else:
-        ask = f"start it with a key ({flag}), or let it listen on 127.0.0.1 and reach it by ssh"
-        command = f"firstlight serve.{server.engine} --model MODEL --api-key-file FILE"
+        ask = f"start it with a key ({flag}), or let it listen on 127.0.0.1 and reach it by ssh; a service gets a key"
+        command = f"firstlight service.install {server.engine} --model MODEL --host 0.0.0.0"
     known = "nobody is asked for a key" if server.key is False else "whether it asks for a key cannot be seen from here"
     yield warn(
         f"{server.engine} listens on every address of this machine (port {server.port}): {known}",

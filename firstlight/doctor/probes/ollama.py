@@ -13,7 +13,8 @@ import msgspec
 
 from firstlight.doctor.looking import Look
 from firstlight.doctor.probes.ollama_store import Store, read_store
-from firstlight.doctor.probes.services import journal_of, recorded, story_of, story_of_lines
+from firstlight.doctor.probes.services import journal_of, recorded, story_of_lines
+from firstlight.doctor.probes.stories import story_of
 from firstlight.doctor.story import LogStory
 from firstlight.machine.system import System, exists, is_file, printable
 

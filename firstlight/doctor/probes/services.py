@@ -16,18 +16,18 @@ import msgspec
 from firstlight import process
 from firstlight.catalogue.types import EngineEntry
 from firstlight.doctor.looking import Look, listeners
-from firstlight.doctor.probes import supervision
+from firstlight.doctor.probes import supervised, supervision
+from firstlight.doctor.probes.stories import story_of
+from firstlight.doctor.probes.supervised import SupervisedSeen
 from firstlight.doctor.story import LogStory
 from firstlight.errors import FirstlightError
 from firstlight.machine.system import System, is_file
 
 if TYPE_CHECKING:
-    from firstlight.home import Home
     from firstlight.serving.records import Detached
 
 SHOW_SECONDS = 1.5
 JOURNAL_SECONDS = 1.5
-SUPERVISOR_SECONDS = 1.5
 _JOURNAL_LINES = 600
 _PROPERTIES = ("Id", "LoadState", "ActiveState", "SubState", "Result", "ExecMainStatus", "NRestarts", "UnitFileState")
 _STOPPED = frozenset({0, 128 + 2, 128 + 15, -2, -15})
@@ -83,25 +83,6 @@ class EndedSeen(msgspec.Struct, frozen=True, kw_only=True):
     story: LogStory | None = None
 
 
-class SupervisedSeen(msgspec.Struct, frozen=True, kw_only=True):
-    """A service of ours under our own supervisor."""
-
-    name: str
-    engine: str
-    state: str
-    """As the supervisor tells it (RUNNING, BACKOFF, FATAL …); empty: it does not know it, or does not run."""
-    log: str
-    supervisor: bool = True
-    """Whether the supervisor runs."""
-    story: LogStory | None = None
-    """What its log tells, for one that failed."""
-
-    @property
-    def failed(self) -> bool:
-        """Whether the supervisor has given it up, or starts it again and again."""
-        return self.state in {"FATAL", "BACKOFF", "UNKNOWN"}
-
-
 class OpenServer(msgspec.Struct, frozen=True, kw_only=True):
     """A server of an engine that listens on every address of the machine."""
 
@@ -146,34 +127,9 @@ def read(look: Look) -> ServicesSeen:
         ),
         damaged_records=tuple(str(file) for file in files if file.parent.name not in names and is_file(file)),
         ended=tuple(_ended(home.services)),
-        supervised=tuple(_supervised(home)),
+        supervised=tuple(supervised.read(home)),
         open=tuple(_open_servers(look)),
     )
-
-
-def _supervised(home: Home) -> Iterator[SupervisedSeen]:
-    """Give the services that our own supervisor should keep running, as it tells them."""
-    if not (home.root / "supervisor").is_dir():
-        return
-    from firstlight.serving.services.records import all_services
-    from firstlight.serving.services.supervisor import LOG
-    from firstlight.serving.services.supervisor_daemon import Daemon
-    from firstlight.serving.services.supervisor_home import SupervisorHome
-
-    specs = [record.spec for record in all_services(home) if record.spec.scope == "supervisor"]
-    daemon = Daemon(SupervisorHome(home), SUPERVISOR_SECONDS)
-    runs = bool(specs) and daemon.running()
-    for spec in specs:
-        seen = daemon.seen(spec.name) if runs else None
-        log = spec.folder / LOG
-        found = SupervisedSeen(
-            name=spec.name,
-            engine=spec.engine,
-            state=seen.statename if seen is not None else "",
-            log=str(log),
-            supervisor=runs,
-        )
-        yield msgspec.structs.replace(found, story=story_of(log, spec.engine)) if found.failed else found
 
 
 def _ended(folder: Path) -> Iterator[EndedSeen]:
@@ -197,18 +153,6 @@ def recorded(look: Look) -> list[Detached]:
     from firstlight.serving.records import all_records
 
     return all_records(home)
-
-
-def story_of(log: Path, engine: str | None, *, seconds: float = 1.0) -> LogStory | None:
-    """Return what a server's log tells; None where there is none to read."""
-    from firstlight.doctor.log_file import read_end, read_parts
-    from firstlight.doctor.logs import tell
-
-    try:
-        parts = read_end(log, seconds=seconds) or read_parts(log, seconds=seconds)
-    except FirstlightError:
-        return None
-    return tell(parts, engine) if parts.lines else None
 
 
 def _units(look: Look) -> Iterator[UnitSeen]:
@@ -255,7 +199,15 @@ def _journal(system: System, unit: UnitSeen) -> LogStory | None:
 
 def journal_of(system: System, unit: str, *options: str) -> list[str]:
     """Return the last lines of a unit's journal; none where it cannot be read in time."""
-    words = ["journalctl", *options, f"--unit={unit}.service", f"--lines={_JOURNAL_LINES}", "--no-pager", "--quiet"]
+    words = [
+        "journalctl",
+        *options,
+        f"--unit={unit}.service",
+        f"--lines={_JOURNAL_LINES}",
+        "--no-pager",
+        "--quiet",
+        "--all",
+    ]
     lines: list[str] = []
     _output(system, [*words, "--output=short-iso"], JOURNAL_SECONDS, lines)
     return lines

@@ -65,8 +65,8 @@ def archive_file(word: str, arch: str, home: Home, environment: Mapping[str, str
             if found:
                 return found
         raise UsageError(
-            f"--offline: {path} is no file",
-            why=_others_there(path.parent),
+            f"--offline: {path} {'holds no archive of Ollama for this machine' if path.is_dir() else 'is no file'}",
+            why=_others_there(path if path.is_dir() else path.parent),
             fix="name the archive, or let it be found: firstlight ollama.install --offline tgz",
         )
     folders = _folders(home, environment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -63,7 +64,12 @@ def with_lock(wheels: WheelSet, catalogues: PipLock | None, build: Build, home: 
     """Return a pip layer as its lock holds it; of a pinned build, as its first install in this home came out."""
     if catalogues is None:
         return wheels
-    named = msgspec.structs.replace(wheels, lock=catalogues.digest, locked_platform=catalogues.platform)
+    named = msgspec.structs.replace(
+        wheels,
+        lock=catalogues.digest,
+        lock_file=str(lock_path(Path(build.id), build, catalogues.python)),
+        locked_platform=catalogues.platform,
+    )
     held = None if home is None or catalogues.whole else held_lock(home, build.id, catalogues.python, named.lock or "")
     return under(named, held or catalogues)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from firstlight.errors import FirstlightError
 from firstlight.events import Step
 from firstlight.home import Home
 from firstlight.serving.services.spec import Scope, ServiceFile, ServiceSpec, Status
@@ -62,14 +61,9 @@ class Manager(Protocol):
 def manager_for(scope: Scope, home: Home) -> Manager:
     """Return the manager of a scope."""
     if scope == "supervisor":
-        from importlib import import_module
+        from firstlight.serving.services.supervisor import SupervisorManager
 
-        try:
-            module = import_module("firstlight.serving.services.supervisor")
-        except ModuleNotFoundError as error:
-            raise FirstlightError("this firstlight has no supervisor yet", fix="firstlight up --detach") from error
-        made: Manager = module.SupervisorManager(home)
-        return made
+        return SupervisorManager(home)
     from firstlight.serving.services.systemd import SystemdManager
 
     return SystemdManager(scope)

@@ -122,7 +122,8 @@ def _failure(spec: ServiceSpec, told: dict[str, str], state: State, log: Callabl
     """Return why it last failed, from the part of its log that belongs to the run which ended."""
     again = told.get("NRestarts", "0") not in {"", "0"}
     if state == "running":
-        what = f"{spec.name} was started again {told.get('NRestarts')} times since it was last told to start"
+        times = "once" if told.get("NRestarts") == "1" else f"{told.get('NRestarts')} times"
+        what = f"{spec.name} was started again {times} since it was last told to start"
     elif state == "restarting":
         what = f"{spec.name} failed, and is started again"
     else:

@@ -103,7 +103,8 @@ class Systemctl:
         Raises:
             FirstlightError: the journal cannot be read by this user.
         """
-        options = ["--quiet", "--output=short-iso", f"--lines={lines}"]
+        # Else a line with a colour or a progress bar in it is only "[235B blob data]".
+        options = ["--quiet", "--all", "--output=short-iso", f"--lines={lines}"]
         if since is not None:
             options.append(f"--since=@{since:.3f}")
         got: list[str] = []

@@ -171,6 +171,12 @@ class SystemdManager:
 
     def _begin(self, spec: ServiceSpec, step: Step, verb: str) -> float:
         self.require(install=False)
+        if not self.unit_path(spec).exists():
+            raise FirstlightError(
+                f"{spec.name} cannot be started",
+                why=f"its unit is gone: {self.unit_path(spec)}",
+                fix="put it back: firstlight restore",
+            )
         unit, begun, clock = unit_name(spec.name), time.time(), time.monotonic()
         self.control.try_run("reset-failed", unit)
         stop = spec.stop_timeout + _START_GRACE if verb == "restart" else 0.0
