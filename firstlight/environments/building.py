@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from firstlight.environments.conda import CondaPackage, create_prefix
+from firstlight.environments.direct_wheels import fetch_direct
 from firstlight.environments.distributions import InstalledPackage, add_metadata_shim, canonical, python_minor
 from firstlight.environments.locking.conda_files import from_canonical, specs_of, stock
 from firstlight.environments.pipconfig import PipSettings, network_variables
@@ -130,10 +131,13 @@ def _wheels(
     if not spec.wheels.wishes:
         return []
 
+    kept = home.wheel_cache.with_name("files")
+    direct = fetch_direct(spec.wheels, settings, kept, python=spec.python, step=Phase(step))
+
     def install(reinstall: list[str]) -> list[InstalledPackage]:
         return install_wheels(
             python,
-            spec.wheels,
+            direct.wheels,
             settings,
             home.wheel_cache,
             step=Phase(step),
@@ -148,4 +152,4 @@ def _wheels(
     if bad:
         again = {canonical(package.name): package for package in install(bad)}
         installed = [again.get(canonical(package.name), package) for package in installed]
-    return installed
+    return direct.told(installed)

@@ -163,20 +163,24 @@ class SystemdManager:
 
     def start(self, spec: ServiceSpec, step: Step) -> float:
         """Start it and wait until it answers; see the protocol."""
+        self._require_unit(spec)
         return self._begin(spec, step, "start")
 
     def restart(self, spec: ServiceSpec, step: Step) -> float:
         """Stop and start it; see `start`."""
+        self._require_unit(spec)
         return self._begin(spec, step, "restart")
 
-    def _begin(self, spec: ServiceSpec, step: Step, verb: str) -> float:
-        self.require(install=False)
+    def _require_unit(self, spec: ServiceSpec) -> None:
         if not self.unit_path(spec).exists():
             raise FirstlightError(
                 f"{spec.name} cannot be started",
                 why=f"its unit is gone: {self.unit_path(spec)}",
                 fix="put it back: firstlight restore",
             )
+
+    def _begin(self, spec: ServiceSpec, step: Step, verb: str) -> float:
+        self.require(install=False)
         unit, begun, clock = unit_name(spec.name), time.time(), time.monotonic()
         self.control.try_run("reset-failed", unit)
         stop = spec.stop_timeout + _START_GRACE if verb == "restart" else 0.0
@@ -290,7 +294,7 @@ class SystemdManager:
         try:
             write_atomic(path, self._render(spec, trial=True))
             self.control.run("daemon-reload", what="systemd cannot read its units again")
-            self.start(spec, step)
+            self._begin(spec, step, "start")
             work()
         finally:
             self.control.try_run("stop", unit, seconds=spec.stop_timeout + 60.0)
