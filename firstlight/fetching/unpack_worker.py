@@ -64,6 +64,7 @@ class Attempt:
         self.done = False
         self._options = options
         self._told = 0.0
+        self._said = 0
         self._file = os.open(order["path"], os.O_RDONLY | os.O_CLOEXEC)
         self._read = 0
         self._plain = 0
@@ -87,8 +88,9 @@ class Attempt:
         if data:
             self._read += len(data)
             self._take(data)
-            self._tell(frontier)
+            self._tell(frontier, pause=_EVERY)
             return True
+        self._tell(frontier, pause=0.0)  # whoever waits for what is there must not wait for what is not
         if self._read < frontier:
             raise Damaged(f"it has {self._read} bytes instead of {frontier}", truncated=True)
         if end:
@@ -147,10 +149,10 @@ class Attempt:
             size=self._read,
         )
 
-    def _tell(self, frontier: int) -> None:
+    def _tell(self, frontier: int, *, pause: float) -> None:
         now = time.monotonic()
-        if now - self._told > _EVERY:
-            self._told = now
+        if now - self._told > pause and self._read > self._said:
+            self._told, self._said = now, self._read
             tell("progress", epoch=self.epoch, read=self._read, frontier=frontier, written=self._tree.bytes)
 
     def close(self) -> None:
