@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import itertools
 import json
+import re
 import shutil
 import ssl
 import subprocess
@@ -135,7 +136,7 @@ def test_a_consumer_gets_every_byte_in_order_and_then_the_end(lab):
 
 def test_a_consumer_begins_again_when_a_mirror_has_lied(lab):
     taker, bad, good = Taker(), lab.mirror(Faults(corrupt=EVERYWHERE)), lab.mirror()
-    late([good], bad)
+    late(lab, [good], bad)
     in_place(lab, taken(lab, taker, bad, good))
     assert taker.data == DATA
     assert "restart" in taker.calls
@@ -458,14 +459,47 @@ def test_a_date_to_wait_for_is_measured_by_the_servers_own_clock():
 
 
 def test_progress_ends_at_the_whole_and_names_each_source_on_demand(lab):
-    events = []
-    mirror = lab.mirror(Faults(total_bytes_per_second=SIZE // 2))
-    wanted = lab.wanted(mirror, size=SIZE)
-    fetch(wanted, lab.target, step=Step(events.append, "x", "x"), policy=Policy(**POLICY, verbose=True))
-    told_of = [event for event in events if isinstance(event, StepProgress)]
+    told_of, mirror = [], lab.mirror(Faults(total_bytes_per_second=1 << 16))
+
+    def hear(event):
+        told_of.extend([event] if isinstance(event, StepProgress) else [])
+        if any("first" in one.detail and "over" in one.detail and "left" in one.detail for one in told_of):
+            mirror.faults = Faults()  # all has been said: the rest at once
+
+    fetch(lab.wanted(mirror, size=SIZE), lab.target, step=Step(hear, "x", "x"), policy=Policy(**POLICY, verbose=True))
+    assert mirror.faults == Faults()
     assert (told_of[-1].done, told_of[-1].total) == (SIZE, SIZE)
-    assert any("first" in event.detail and "over" in event.detail for event in told_of)
-    assert any("left" in event.detail for event in told_of)
+
+
+def told_slowly(lab, enough, call):
+    """Call something that fetches from a slow mirror until what is said is enough; return all that was said."""
+    told_of, mirror = [], lab.mirror(Faults(total_bytes_per_second=1 << 16))
+
+    def hear(event):
+        told_of.extend([event.detail] if isinstance(event, StepProgress) else [])
+        if enough(told_of):
+            mirror.faults = Faults()
+
+    call(lab.wanted(mirror, size=SIZE), Step(hear, "x", "x"))
+    return told_of
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("asked", ["1", "0"])
+def test_a_variable_asks_any_command_what_each_source_gives(lab, monkeypatch, several, asked):
+    monkeypatch.setenv("FIRSTLIGHT_RATES", asked)
+
+    def call(wanted, step):
+        if several:
+            fetch_all([(wanted, lab.target)], step=step)
+        else:
+            fetch(wanted, lab.target, step=step)
+
+    def rates(said):
+        return [one for one in said if re.search(r"first [\d.]+ [kM]?B/s over \d", one)]
+
+    said = told_slowly(lab, rates if asked == "1" else lambda said: len(said) > 5, call)
+    assert bool(rates(said)) == (asked == "1")
 
 
 def test_who_waits_says_for_whom(lab):
@@ -486,7 +520,7 @@ def test_who_waits_says_for_whom(lab):
     second.start()
     assert said.wait(60)
     hold.go.set()
-    first.join(60)
-    second.join(60)
+    first.join()
+    second.join()
     assert results[0].reused
     assert results[0].sha256 == SHA256

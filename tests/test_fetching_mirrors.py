@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
+from types import SimpleNamespace
 
 import pytest
 from support.command import REPOSITORY, firstlight
@@ -183,7 +183,8 @@ def test_the_list_names_every_place_with_kind_and_reason(tmp_path):
     assert (wrong.code, 'did you mean "github"' in wrong.err) == (2, True)
 
 
-def test_probing_tells_what_answers_how_long_it_is_and_whether_parts_come():
+def test_probing_tells_what_answers_how_long_it_is_and_whether_parts_come(monkeypatch):
+    monkeypatch.setattr("firstlight.fetching.answers._LISTEN", 60.0)
     data = bytes(300_000)
     with faulty_server() as server:
         good = server.add("/good", data)
@@ -199,7 +200,7 @@ def test_probing_tells_what_answers_how_long_it_is_and_whether_parts_come():
                 "closed": "http://127.0.0.1:1/x",
             }.items()
         ]
-        seen = {answer.place: answer for answer in probe_all(asks, Transport())}
+        seen = {answer.place: answer for answer in probe_all(asks, Transport(), patience=60.0)}
     assert (seen["good"].ok, seen["good"].length, seen["good"].ranged) == (True, len(data), True)
     assert (seen["whole"].ok, seen["whole"].length, seen["whole"].ranged) == (True, len(data), False)
     assert seen["good"].rate is not None
@@ -262,15 +263,17 @@ def test_probing_where_nobody_answers_ends_with_code_4_and_says_what_to_look_at(
     assert not any(each["ok"] for each in ended.document["mirrors"])
 
 
-def test_a_place_that_has_never_answered_is_not_waited_for_long():
+def test_a_place_that_has_never_answered_is_not_waited_for_long(monkeypatch):
     """Its pauses stay short until it is given up; one that has answered before gets longer ones."""
     never, before = (Lane(Source(url=URL, name=name, kind="user"), 0, Policy()) for name in ("never", "before"))
     before.probed = True
-    longest = {}
+    longest, now = {}, 1000.0
+    monkeypatch.setattr("firstlight.fetching.lane.time", SimpleNamespace(monotonic=lambda: now))
     for lane in (never, before):
         pauses = []
         while lane.dropped is None:
-            lane.failed(Refused("connection refused"), time.monotonic())
-            pauses.append(lane.blocked_until - time.monotonic())
+            now += 100.0
+            lane.failed(Refused("connection refused"), now)
+            pauses.append(lane.blocked_until - now)
         longest[lane.name] = max(pauses)
     assert longest["never"] <= 2.0 < longest["before"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -115,6 +116,21 @@ def test_other_bytes_under_the_same_name_are_refused_by_their_name(place, index)
     assert "b/requirements.lock" in caught.value.why
     assert "--unlocked" in caught.value.fix
     assert "bbb" not in place.there
+
+
+@pytest.mark.root
+def test_a_full_disk_is_not_blamed_on_the_lock(tmp_path, index):
+    index.sums["huge"] = index.add("huge", "1.0", files={"huge/bytes.bin": os.urandom(24_000_000)})
+    small = tmp_path / "small disk"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(small)], check=True)
+    try:
+        with pytest.raises(FirstlightError, match="no room") as caught:
+            Place(small).install(index, line(index, "huge", "1.0"), lock_file="b/requirements.lock")
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+    assert f"make room on {small}" in caught.value.fix
+    assert "--unlocked" not in caught.value.fix
 
 
 def test_a_hash_that_does_not_hold_is_refused(place, index):

@@ -125,6 +125,23 @@ def test_some_gpus_are_better_than_the_cpu() -> None:
     assert asked.build.id == "cpu"
 
 
+def test_gpus_of_one_kind_are_told_in_one_line() -> None:
+    def gpus(*kinds: tuple[str, str]) -> list[Gpu]:
+        return [Gpu(index=n, name=name, compute_capability=cc) for n, (name, cc) in enumerate(kinds)]
+
+    slices = machine(gpus=gpus(*[("NVIDIA L40S-48C", "8.9")] * 3, ("NVIDIA A10-24Q", "8.6")))
+    told = [line for line in decide(slices, build("b")).warnings if "of a GPU" in line]
+    assert told == [
+        "GPUs 0, 1, 2 (NVIDIA L40S-48C) are slices of a GPU (vGPU)",
+        "GPU 3 (NVIDIA A10-24Q) is a slice of a GPU (vGPU)",
+    ]
+    old = machine(gpus=gpus(("A30", "8.0"), *[("M2000", "5.2")] * 2, ("K80", "3.7")))
+    assert [line for line in decide(old, build("b", capabilities=["7.0", "8.0"])).warnings if "left out" in line] == [
+        "GPUs 1, 2 (M2000, 5.2) lie below the engine's floor and are left out",
+        "GPU 3 (K80, 3.7) lies below the engine's floor and is left out",
+    ]
+
+
 def test_the_lowest_chosen_capability_decides_the_dtype() -> None:
     wide = build("b", capabilities=["7.0", "8.0", "9.0"])
     for capabilities, gpus, dtype in ((("9.0", "7.5"), None, "half"), (("9.0", "7.5"), (0,), "auto")):

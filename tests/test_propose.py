@@ -6,9 +6,7 @@ import base64
 import contextlib
 import hashlib
 import json
-import os
 import re
-import struct
 import subprocess
 import sys
 import threading
@@ -16,146 +14,39 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
-import tomli
-from support.loopback_index import LoopbackIndex, make_wheel, serve
-
-PROGRAM = Path(__file__).parents[1] / "scripts" / "propose_build.py"
-NOISE = os.urandom(1 << 20)  # what nobody needs of a wheel, so that it counts when it is fetched
-CUDA_12 = ["nvidia-cuda-runtime-cu12==12.8.90; platform_system == 'Linux'"]
-CUDA_13 = ["cuda-toolkit[cudart]==13.0.3; platform_system == 'Linux'"]
-TAG = "cp38-abi3-manylinux_2_17_x86_64"
-TORCH_TAG = "cp312-cp312-manylinux_2_28_x86_64"
-
-CATALOGUE = {
-    "cuda.toml": "".join(
-        f'[[line]]\nversion = "{version}"\ndriver = "525"\nnative_driver = "570"\n'
-        'sources = { driver = "NVIDIA", native_driver = "NVIDIA" }\n'
-        for version in ("12.8", "12.9", "13.0")
-    ),
-    "torch.toml": """
-[[build]]
-release = "2.10.0"
-arch = "x86_64"
-cuda = "12.8"
-capabilities = ["7.5", "9.0"]
-libc = "2.28"
-pythons = ["3.12", "3.11"]
-sources = { cuda = "metadata", capabilities = "build list", libc = "tag", pythons = "tags" }
-""",
-    "platforms.toml": "",
-    "mirrors.toml": "".join(
-        f'{kind} = {{ canonical = "https://{kind}.invalid" }}\n' for kind in ("conda", "torch", "pypi", "github")
-    ),
-    "swift/builds.toml": """
-engine = "swift"
-rank = 1
-summary = "an engine"
-cpu = "never"
-port = 8000
-
-[[build]]
-id = "swift-1.5.0-cu128"
-release = "1.5.0"
-arch = "x86_64"
-cuda = "12.8"
-torch = "2.10.0"
-libc = "2.28"
-pythons = ["3.12", "3.11"]
-capabilities = ["7.5", "9.0"]
-requirements = ["swift==1.5.0", "gguf"]
-pins = ["gguf==0.19.0"]
-sizes = { download = 5_000, disk = 9_000 }
-sources = { release = "PyPI", libc = "tag", pythons = "tags", capabilities = "scan", pins = "a run", sizes = "sums" }
-""",
-}
-LIBRARY = """
-#include <math.h>
-double swift_power(double base) { return pow(base, 2.5); }
-extern int cudaGetDevice(int *);
-int swift_device(void) { int device; return cudaGetDevice(&device); }
-__asm__(".section .nv_fatbin,\\"a\\"\\n.balign 8\\n.incbin \\"fatbin\\"\\n.text\\n");
-"""
-
-
-def container(*entries: tuple[int, int, int]) -> bytes:
-    """A fatbin container as nvcc writes it, of (kind, architecture, flags) with some code each."""
-    body = b""
-    for number, (kind, architecture, flags) in enumerate(entries):
-        size, code = 64 + 32 * (number % 2), b"\x7fELF code" * (number + 1)
-        header = struct.pack("<HHIQ12xI8xQ", kind, 0x101, size, len(code), architecture, flags)
-        body += header.ljust(size, b"\0") + code
-    return struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(body)) + body
-
-
-MACHINE, PTX, SPECIFIC, FAMILY = 2, 1, 0x100011, 0x1208011
-PLAIN = container(
-    (MACHINE, 75, 0x11),
-    (MACHINE, 80, 0x11),
-    (MACHINE, 90, 0x11),
-    (MACHINE, 90, SPECIFIC),
-    (MACHINE, 100, SPECIFIC),
-    (MACHINE, 120, FAMILY),
-    (PTX, 120, 0x11),
+from support.loopback_index import LoopbackIndex, make_wheel
+from support.proposing_lab import (
+    CUDA_12,
+    CUDA_13,
+    MACHINE,
+    SPECIFIC,
+    TAG,
+    TORCH_TAG,
+    compile_library,
+    container,
+    entries,
+    held_wheels,
+    propose,
+    write_catalogue,
 )
-# Kernels for one board, with PTX of their own; a stray piece of a default; a container that is none; one that is cut.
-FATBIN = PLAIN * 6 + container((MACHINE, 87, 0x11), (PTX, 80, 0x11)) * 3
-FATBIN += container((MACHINE, 52, 0x11), (PTX, 52, 0x11)) + struct.pack("<IHHQ", 0xBA55ED50, 7, 16, 99)
-FATBIN += b"noise" + PLAIN + b"Cuda compilation tools, release 12.8, V12.8.93\0" + PLAIN[:16]
 
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """An extension module that is linked with libcudart.so.12 and glibc 2.29 and holds GPU code."""
-    folder = tmp_path_factory.mktemp("library")
-    (folder / "fatbin").write_bytes(FATBIN)
-    (folder / "cudart.c").write_text("int cudaGetDevice(int *d) { return *d = 0; }")
-    (folder / "library.c").write_text(LIBRARY)
-    shared = ["gcc", "-shared", "-fPIC", "-O0", "-fno-builtin", "-o"]
-    cudart = [*shared, "libcudart.so.12", "-Wl,-soname,libcudart.so.12", "cudart.c"]
-    subprocess.run(cudart, cwd=folder, check=True)
-    subprocess.run([*shared, "swift.so", "library.c", "-L.", "-l:libcudart.so.12", "-lm"], cwd=folder, check=True)
-    return (folder / "swift.so").read_bytes()
+    return compile_library(tmp_path_factory.mktemp("library"))
 
 
 @pytest.fixture
 def envs(tmp_path: Path) -> Path:
-    for name, text in CATALOGUE.items():
-        (tmp_path / "envs" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "envs" / name).write_text(text)
-    return tmp_path / "envs"
+    return write_catalogue(tmp_path)
 
 
 @pytest.fixture
 def index(library: bytes) -> Iterator[LoopbackIndex]:
-    with serve() as held:
-        files = {"swift/_C.abi3.so": library, "swift/noise.bin": NOISE}
-        held.add("swift", "1.6.0", requires=("torch==2.10.0", "gguf>=0.19"), files=files, tag=TAG)
-        held.add("swift", "1.5.0", requires=("torch==2.10.0", "gguf>=0.18"), tag=TAG)
-        held.add("torch", "2.10.0", requires=tuple(CUDA_12), tag=TORCH_TAG)
+    with held_wheels(library) as held:
         yield held
-
-
-def propose(envs: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    own = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "UV_INDEX", "UV_DEFAULT"))}
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM), *words, "--catalogue", str(envs)],
-        env={**own, "PIP_CONFIG_FILE": os.devnull},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == code, done.stderr + done.stdout
-    return done
-
-
-def entries(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
-    """The entries that were printed, as TOML: comments and all must be pasteable."""
-    found: list[dict[str, Any]] = tomli.loads(done.stdout)["build"]
-    return found
 
 
 def test_a_new_release_is_proposed_like_the_last_one_from_a_part_of_its_wheel(index: LoopbackIndex, envs: Path) -> None:
@@ -425,92 +316,3 @@ def test_a_silent_index_and_an_unknown_project_are_told(index: LoopbackIndex, en
     assert "connection refused" in done.stderr
     index.wheels.clear()
     assert "HTTP 404" in propose(envs, "swift", "1.6.0", "--index", index.simple, code=4).stderr
-
-
-PAGE = """
-# A page of archives.
-engine = "calm"
-rank = 2
-summary = "an engine"
-cpu = "always"
-port = 9000
-kind = "archive"
-sources = { release = "its releases", sizes = "its releases", assets = "its sums", covers = "its build files" }
-
-[[build]]
-id = "calm-0.35.1-cpu-x86_64"
-release = "0.35.1"
-arch = "x86_64"
-covers = ">=0.32.2,<0.35.1"
-assets = [
-    { name = "calm-linux-amd64.tgz", sha256 = "OLD" },  # 0.35.1
-    { name = "calm-linux-amd64-more.tgz" },
-]
-sizes = { download = 400, disk = 800 }
-sources = {}
-
-[[build]]
-id = "calm-0.32.1-cpu-x86_64"
-like = "calm-0.35.1-cpu-x86_64"
-release = "0.32.1"
-covers = ">=0.30,<0.32.1"
-""".replace("OLD", "0" * 64)
-RELEASES = """
-[sources]
-tag = "its tags"
-
-[[release]]
-version = "0.35.1"
-seen = ["tag"]
-"""
-
-
-def test_archives_of_a_new_release_take_the_place_of_the_last_ones(index: LoopbackIndex, envs: Path) -> None:
-    (envs / "calm").mkdir()
-    (envs / "calm" / "builds.toml").write_text(PAGE)
-    (envs / "calm" / "releases.toml").write_text(RELEASES)
-    archive = b"archive" * 100
-    sums = f"{'1' * 64}  ./calm-linux-amd64.tar.zst\n{'2' * 64}  ./calm-linux-arm64.tgz\n{'3' * 64} *calm-mac.zip\n"
-    index.files["/v0.36.0/sha256sum.txt"] = sums.encode()
-    index.files["/v0.36.0/calm-linux-amd64.tar.zst"] = archive
-    done = propose(envs, "calm", "0.36.0", "--sums", f"{index.url}/v0.36.0/sha256sum.txt")
-    changed = [
-        line for line in done.stdout.splitlines() if line.startswith(("+", "-")) and line[:3] not in {"+++", "---"}
-    ]
-    entry = f'    {{ name = "calm-linux-amd64.tar.zst", sha256 = "{"1" * 64}" }},'
-    assert [line for line in changed if line.startswith("-")] == [
-        '-id = "calm-0.35.1-cpu-x86_64"',
-        '-release = "0.35.1"',
-        '-covers = ">=0.32.2,<0.35.1"',
-        f'-    {{ name = "calm-linux-amd64.tgz", sha256 = "{"0" * 64}" }},  # 0.35.1',
-        '-like = "calm-0.35.1-cpu-x86_64"',
-    ]
-    assert [line[1:] for line in changed if line.startswith("+")] == [
-        'id = "calm-0.36.0-cpu-x86_64"',
-        'release = "0.36.0"',
-        'covers = ">=0.32.2,<0.36.0"',
-        f"{entry}  # 0.35.1",
-        'like = "calm-0.36.0-cpu-x86_64"',
-        'sums = "the release\'s own sha256sum.txt"',
-        "",
-        "[[release]]",
-        'version = "0.36.0"',
-        'seen = ["sums"]',
-        "assets = [",
-        entry,
-        "]",
-    ]
-    assert "calm-linux-amd64-more.tgz is not in the list" in done.stdout
-    assert "files for Linux that no entry names: calm-linux-arm64.tgz" in done.stdout
-    assert "whether its build files are those of 0.35.1" in done.stdout
-
-
-def test_archives_without_their_sums_are_not_proposed(envs: Path, tmp_path: Path) -> None:
-    (envs / "calm").mkdir()
-    (envs / "calm" / "builds.toml").write_text(PAGE)
-    assert "--sums URL" in propose(envs, "calm", "0.36.0", code=2).stderr
-    empty = tmp_path / "sums.txt"
-    empty.write_text("<html>not found</html>\n")
-    assert "holds no SHA-256 sums" in propose(envs, "calm", "0.36.0", "--sums", str(empty), code=1).stderr
-    empty.write_text(f"{'1' * 64}  ./calm-linux-amd64.tgz\n")
-    assert "no release before 0.1.0" in propose(envs, "calm", "0.1.0", "--sums", str(empty), code=1).stderr

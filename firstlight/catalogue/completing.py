@@ -43,7 +43,7 @@ def _torch_of(build: Build, torches: Sequence[TorchLine]) -> TorchLine | None:
     if build.torch is None:
         return None
     for line in torches:
-        if (line.release, line.local, line.arch) == (build.torch, build.torch_local, build.arch):
+        if line.release == build.torch and line.local == build.torch_local and line.arch == build.arch:
             return line
     raise ValueError(f"torch.toml has no torch {build.torch_version} for {build.arch}")
 

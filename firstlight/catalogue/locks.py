@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -30,8 +31,12 @@ def lock_path(folder: Path, build: Build, python: str, end: Literal["lock", "pin
         python: the minor version.
         end: `lock` for the hashed wheels, `pins` for what is held by its version alone.
     """
+    return folder / _name(build, python, end)
+
+
+def _name(build: Build, python: str, end: str) -> str:
     other = "" if python == build.pythons[0] else f"-python{python}"
-    return folder / f"requirements.{subdir_of(build.arch)}{other}.{end}"
+    return f"requirements.{subdir_of(build.arch)}{other}.{end}"
 
 
 def locked_pythons(build: Build) -> list[str]:
@@ -41,8 +46,12 @@ def locked_pythons(build: Build) -> list[str]:
 
 def locks_of(folder: Path, build: Build) -> dict[str, Literal["locked", "pinned"]]:
     """Return, by Python, what the locks of a build hold: every file by its hash, or some by their version alone."""
+    try:
+        names = set(os.listdir(folder))  # noqa: PTH208 - names are enough, and there are many builds
+    except OSError:
+        return {}
     return {
-        python: "pinned" if lock_path(folder, build, python, "pins").is_file() else "locked"
+        python: "pinned" if _name(build, python, "pins") in names else "locked"
         for python in locked_pythons(build)
-        if lock_path(folder, build, python).is_file()
+        if _name(build, python, "lock") in names
     }

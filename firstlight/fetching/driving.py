@@ -29,6 +29,7 @@ class Driver:
         self.crew = crew
         self.telling = telling
         self._blame = Blame(job)
+        self._whole_at = 0.0
 
     def settle(self) -> None:
         """Ask the sources what they have, and settle the size.
@@ -96,7 +97,7 @@ class Driver:
                     job.frontier.catch_up()
                 if job.frontier.at >= job.size:
                     self._blame.judge()
-                    if job.ledger.complete():
+                    if job.ledger.complete() and not self._may_be_compared():
                         return
                 if not synced:
                     job.sync_aside()
@@ -104,6 +105,17 @@ class Driver:
                 job.frontier.poke()
             self._pulse(work=True)
             self._rest()
+
+    def _may_be_compared(self) -> bool:
+        """Tell whether all is there, but no hash is known, and a source may still answer that can be asked as well."""
+        job, now = self.job, time.monotonic()
+        givers = set(job.ledger.by_owner())
+        able = [lane for lane in job.usable() if lane.admitted and lane.ranged]
+        if job.promised is not None or any(givers - {lane.owner} for lane in able):
+            return False
+        self._whole_at = self._whole_at or now
+        pending = any(not lane.probed for lane in job.usable())
+        return pending and now - self._whole_at < job.policy.connect_seconds
 
     def _pulse(self, *, work: bool) -> None:
         job = self.job
@@ -213,10 +225,16 @@ def _differs(etag: str, modified: str, lane: Lane) -> bool:
 def nobody_left(job: Job) -> NetworkFailed:
     """Return the error that names every source with the reason why it was given up."""
     reasons = [f"{one.dropped.source}: {one.dropped.reason}" for one in job.lanes if one.dropped]
-    there = job.ledger.done()
+    there, size = job.ledger.done(), job.wanted.size
     kept = f"; {words.size(there)} are kept for the next run" if there else ""
     if len(reasons) > 1:
         what = f"{job.wanted.name} could not be fetched from any of its {len(reasons)} sources"
     else:
         what = f"{job.wanted.name} could not be fetched"
-    return NetworkFailed(what, why="; ".join(reasons) + kept, fix="run the command again; it goes on where it stopped")
+    if there:
+        fix = "run the command again; it goes on where it stopped"
+    elif size is not None and all(lane.length not in {None, size} for lane in job.lanes):
+        fix = f"name another source, or look whether the {size} bytes that were promised are right"
+    else:
+        fix = "run the command again, or name another source"
+    return NetworkFailed(what, why="; ".join(reasons) + kept, fix=fix)

@@ -53,10 +53,10 @@ def fetch(
         UsageError: there is no source, or one has an address that is none.
         FirstlightError: the disk is full or cannot be written.
     """
-    pool = Pool(policy or Policy(), transport or Transport())
+    pool = Pool(policy, transport)
     try:
         return _fetch_one(
-            wanted, target, pool, step, consumer, lambda done, total, words: step.progress(done, total, "bytes", words)
+            wanted, target, pool, step, consumer, lambda far: step.progress(far.done, far.total, "bytes", far.words)
         )
     finally:
         pool.stop()
@@ -77,7 +77,7 @@ def fetch_all(
     """
     from firstlight.fetching.several import fetch_several
 
-    pool = Pool(policy or Policy(), transport or Transport())
+    pool = Pool(policy, transport)
     try:
         return fetch_several(items, pool, step, _fetch_one)
     finally:
@@ -190,7 +190,7 @@ def _put_in_place(job: Job, consumer: Consumer | None) -> Fetched:
         job.step.warn(f"{wanted.name}: {liars.said_of_unknown(job)}")
     shares = [Share(job.origins[owner].name, count) for owner, count in sorted(job.ledger.by_owner().items())]
     dropped = tuple(lane.dropped for lane in job.lanes if lane.dropped is not None)
-    for one in dropped:
+    for one in [one for one in dropped if not one.banned]:  # who was banned has been named loudly
         job.step.note(f"{wanted.name}: {one.source} was given up: {one.reason}")
     if len(shares) > 1:
         job.step.note(f"{wanted.name}: {words.size(size)} from {words.listed([one.source for one in shares])}")

@@ -18,11 +18,15 @@ from firstlight.fetching.ledger import ENDLESS, Ledger, Segment
 from firstlight.fetching.pieces import Pieces
 from firstlight.fetching.pool import Pool
 from firstlight.fetching.space import begin_writing, disk_trouble, reserve
-from firstlight.fetching.state import Origin, Saved, boot_id, forget, load, now_saved, partial_of, save
+from firstlight.fetching.state import Origin, Saved, add, boot_id, forget, load, now_saved, partial_of, save
 from firstlight.fetching.sums import Sums, promised
 from firstlight.fetching.types import Consumer, Policy, Source, Wanted
 
 _SYNC_EVERY = 64 << 20
+_BEHIND = 1 << 19
+"""Bytes after which the state on disk is brought up to date, however little time has passed."""
+_ADDED = 1 << 18
+"""Bytes of additions after which the state is written anew."""
 
 
 class Job:
@@ -55,6 +59,7 @@ class Job:
         self.liars: list[str] = []
         self.compared: list[str] = []
         """Sources that were held against each other where no hash is known."""
+        self.compared_bytes = 0
         self.doubtful = False
         """The machine went down since: bytes that the state speaks of may never have reached the disk."""
         self.renewed = False
@@ -63,6 +68,10 @@ class Job:
         self._syncing: threading.Thread | None = None
         self._synced = 0
         self._saved_at = 0.0
+        self._state = -1
+        self._head: tuple[int | None, list[Origin]] | None = None
+        """What the first line of the state says besides bytes; None: the next saving writes all."""
+        self._added = 0
         self._save_lock = threading.Lock()
 
     # ── on disk ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -139,27 +148,54 @@ class Job:
         self.save(force=True)
 
     def save(self, *, force: bool = False) -> None:
-        """Write the state where it is due.
+        """Bring the state on disk up to date where that is due; `force` writes all of it.
 
         Raises:
             FirstlightError: the disk does not take it.
         """
         now = time.monotonic()
-        if not force and now - self._saved_at < self.policy.save_seconds:
+        due = self.ledger.unsaved >= _BEHIND or now - self._saved_at >= self.policy.save_seconds
+        if not force and not due:
             return
         with self._save_lock:
             self._saved_at = now
-            with self.ledger.lock:
-                for lane in self.lanes:
-                    if lane.admitted:
-                        self.origins[lane.owner] = lane.origin()
-                kept = now_saved(self.size, self.promised, list(self.origins), self.ledger.runs())
             try:
-                save(self.state_path, kept)
+                self._save(force=force)
             except OSError as error:
+                self._let_go()
                 # Where the room for the bytes is ours already, they are worth more than their bookkeeping.
                 if not self.reserved or error.errno not in {errno.ENOSPC, errno.EDQUOT}:
                     raise disk_trouble(error, self.target) from error
+
+    def save_soon(self) -> None:
+        """Bring the state up to date where too many bytes came since; for whoever wrote them.
+
+        Raises:
+            FirstlightError: the disk does not take it.
+        """
+        if self.ledger.unsaved >= _BEHIND and not self.stopping:
+            self.save()
+
+    def _save(self, *, force: bool) -> None:
+        """Add what has come since to the state; write all of it where more than that has changed."""
+        with self.ledger.lock:
+            for lane in self.lanes:
+                if lane.admitted:
+                    self.origins[lane.owner] = lane.origin()
+            head, fresh = (self.size, list(self.origins)), self.ledger.fresh()
+            enough = not force and fresh is not None and head == self._head and self._added < _ADDED
+            whole = None if enough else now_saved(self.size, self.promised, head[1], self.ledger.runs())
+        if whole is not None:
+            self._let_go()
+            self._state, self._head = save(self.state_path, whole), head
+        elif fresh:
+            self._added += add(self._state, fresh)
+
+    def _let_go(self) -> None:
+        """Close the state."""
+        if self._state >= 0:
+            os.close(self._state)
+        self._state, self._head, self._added = -1, None, 0
 
     def sync_now_and_then(self) -> None:
         """Bring the bytes to the disk while others arrive, so that little is left to be brought in the end."""
@@ -195,6 +231,7 @@ class Job:
         if self._syncing is not None:
             self._syncing.join()
             self._syncing = None
+        self._let_go()
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1

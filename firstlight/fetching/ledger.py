@@ -48,6 +48,9 @@ class Ledger:
         self.active: set[Segment] = set()
         self.arrived: dict[int, int] = {}
         """Bytes over the network in this run, by source; also those that nobody needed any more."""
+        self._fresh: list[Run] | None = None
+        self.unsaved = 0
+        """Bytes that were written since `fresh` was asked."""
         for start, end, owner in sorted(runs):
             begin, stop = max(0, start), min(end, size)
             for free_start, free_end in self.missing(begin, stop):
@@ -60,6 +63,12 @@ class Ledger:
         with self.lock:
             moving = [(one.start, one.pos, one.owner) for one in self.active if one.pos > one.start and not one.void]
             return sorted([*self._runs, *moving])
+
+    def fresh(self) -> list[Run] | None:
+        """Return what was written since this was asked last; None: bytes were also taken back, or all is new."""
+        with self.lock:
+            fresh, self._fresh, self.unsaved = self._fresh, [], 0
+            return fresh
 
     def done(self) -> int:
         """Return how many bytes are there."""
@@ -162,6 +171,8 @@ class Ledger:
     def wrote(self, segment: Segment) -> None:
         """Take note that the claimed bytes are in the file."""
         with self.lock:
+            if not segment.void:
+                self._note(segment.pos, segment.claimed, segment.owner)
             segment.pos = segment.claimed
             segment.last = time.monotonic()
 
@@ -193,6 +204,7 @@ class Ledger:
     def drop(self, start: int, end: int) -> None:
         """Forget the bytes of [start, end) that are there; what is on its way is not touched."""
         with self.lock:
+            self._fresh = None
             kept: list[Run] = []
             for first, last, owner in self._runs:
                 if last <= start or first >= end:
@@ -208,6 +220,7 @@ class Ledger:
     def drop_owner(self, owner: int) -> int:
         """Forget all bytes of a source and return how many they were."""
         with self.lock:
+            self._fresh = None
             lost = 0
             for segment in [one for one in self.active if one.owner == owner]:
                 segment.void = True
@@ -232,10 +245,20 @@ class Ledger:
     def settle_size(self, size: int) -> None:
         """Take the size of a file that had none before."""
         with self.lock:
+            self._fresh = None
             self.size = size
             self._free = [(start, min(end, size)) for start, end in self._free if start < size]
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _note(self, start: int, end: int, owner: int) -> None:
+        """Take note of bytes that the state on disk does not know yet."""
+        self.unsaved += end - start
+        if self._fresh is None or start >= end:
+            return
+        if self._fresh and self._fresh[-1][1:] == (start, owner):
+            start = self._fresh.pop()[0]
+        self._fresh.append((start, end, owner))
 
     def _put(self, start: int, end: int, owner: int) -> None:
         """Turn free bytes into bytes that are there."""

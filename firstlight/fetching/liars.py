@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections import deque
 
 from firstlight.errors import VerificationFailed
 from firstlight.fetching import words
@@ -21,9 +22,10 @@ from firstlight.fetching.state import forget
 from firstlight.fetching.sums import Sums
 
 _BLOCK = 1 << 20
-_SAMPLES = 16
 _SAMPLE = 1 << 18
-_COMPARE_ALL = 8 << 20
+_EVERY = 4 << 20
+_SAMPLES = 16
+"""Of a large file one sample in every so many bytes is compared, and never fewer than so many samples."""
 
 
 def verified(job: Job) -> bool:
@@ -48,9 +50,13 @@ def verified(job: Job) -> bool:
 
 def said_of_unknown(job: Job) -> str:
     """Return what can be said of a file whose hash nobody knows."""
-    if job.compared:
-        return f"no SHA-256 is known for it; {words.listed(job.compared)} gave the same bytes where they were compared"
-    return "no SHA-256 is known for it, and there is no second source to compare with: it may be anything"
+    if not job.compared:
+        return "no SHA-256 is known for it, and no second source could be asked for the same bytes: it may be anything"
+    names, size = words.listed(job.compared), job.size or 0
+    if job.compared_bytes >= size:
+        return f"no SHA-256 is known for it; {names} gave the same bytes"
+    part = f"{words.size(job.compared_bytes)} of {words.size(size)}, taken here and there"
+    return f"no SHA-256 is known for it; {names} gave the same bytes where they were compared: {part}"
 
 
 # ── the sum is known and wrong ───────────────────────────────────────────────────────────────────────────────────────
@@ -193,20 +199,19 @@ def _apply(job: Job, lane: Lane, disputes: list[Dispute]) -> None:
 
 
 def _compare_samples(job: Job) -> None:
-    """Hold what sources gave against each other: all of a small file, samples of a large one with both its ends.
+    """Ask sources for what others gave and hold it against that: all of a small file, samples of a large one.
 
     Raises:
         VerificationFailed: two sources differ, and nobody can say who is right.
     """
     able = [lane for lane in job.usable() if lane.admitted and lane.ranged]
     size = job.size or 0
-    if len(able) < 2 or not size:
-        return
     for lane in able[:2]:
         others = [run for run in job.ledger.runs() if run[2] != lane.owner]
         if not others:
             continue
-        disputes = compare(job, lane, others if size <= _COMPARE_ALL else _samples(others))
+        asked = others if size <= job.policy.compare else _samples(others)
+        disputes = compare(job, lane, asked)
         forget([sidecar_of(job)])
         if disputes is None:
             continue
@@ -219,18 +224,18 @@ def _compare_samples(job: Job) -> None:
                 fix="give its SHA-256, or the one source that you trust",
             )
         job.compared += [lane.name, *(job.origins[owner].name for _, _, owner in others)]
+        job.compared_bytes += sum(end - start for start, end, _ in asked)
 
 
 def _samples(runs: list[Run]) -> list[Run]:
-    """Return a few pieces of the runs, at places that nobody can foresee, and the ends of the file."""
-    chance = random.SystemRandom()
-    picked = []
-    for _ in range(_SAMPLES):
-        start, end, owner = chance.choices(runs, [end - start for start, end, _ in runs])[0]
-        at = chance.randrange(start, end)
-        picked.append((at, min(end, at + _SAMPLE), owner))
-    for start, end, owner in (runs[0], runs[-1]):
-        picked.append(
-            (start, min(end, start + _SAMPLE), owner) if start == 0 else (max(start, end - _SAMPLE), end, owner)
-        )
-    return sorted(set(picked))
+    """Return a piece of every stretch of the runs, at a place that nobody can foresee, and their very ends."""
+    chance, total = random.SystemRandom(), sum(end - start for start, end, _ in runs)
+    step = max(_SAMPLE, min(_EVERY, total // _SAMPLES))
+    between = [at + chance.randrange(step - _SAMPLE + 1) for at in range(step, total, step)]
+    places, picked, before = deque(sorted({0, *between, max(0, total - _SAMPLE)})), [], 0
+    for start, end, owner in runs:
+        while places and places[0] < before + end - start:
+            at = start + places.popleft() - before
+            picked.append((at, min(end, at + _SAMPLE), owner))
+        before += end - start
+    return picked

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 from firstlight.fetching.transport import Client, Known
 from firstlight.fetching.types import Policy, Transport
 
+RATES = "FIRSTLIGHT_RATES"
+"""Names the variable by which a person asks, in any command, what each source gives."""
 _LOOK = 0.1  # seconds between two looks for a place
 
 
 class Pool:
     """Hands out clients and places; thread-safe."""
 
-    def __init__(self, policy: Policy, transport: Transport) -> None:
-        self.policy = policy
-        self.transport = transport
+    def __init__(self, policy: Policy | None, transport: Transport | None) -> None:
+        self.policy = policy or Policy(verbose=os.environ.get(RATES, "") not in {"", "0"})
+        self.transport = transport or Transport()
         self._lock = threading.Condition()
         self._known = Known()
         self._idle: list[Client] = []

@@ -31,9 +31,9 @@ def probe(client: Client, lane: Lane, wanted: Wanted) -> None:
             length = None  # it gave the one byte, but as if it were all: what the whole is long, it did not say
         if is_page(answer, wanted.name) and (wanted.size is None or length != wanted.size):
             raise Refused(WEB_PAGE)
+        lane.length = length
         if None not in {wanted.size, length} and length != wanted.size:
             raise Refused(f"its file has {length} bytes, not {wanted.size}", lasting=True)
-        lane.length = length
         lane.ranged = answer.status == 206 and (length is not None or wanted.size is not None)
         lane.etag = answer.headers.get("ETag", "")
         lane.modified = answer.headers.get("Last-Modified", "")

@@ -11,7 +11,7 @@ from pathlib import Path
 from firstlight.events import Step
 from firstlight.fetching import words
 from firstlight.fetching.pool import Pool
-from firstlight.fetching.telling import Sink
+from firstlight.fetching.telling import Far, Giving, Sink, rates
 from firstlight.fetching.types import Consumer, Fetched, Wanted
 
 _LARGE_AT_ONCE = 2
@@ -37,7 +37,7 @@ class _Several:
         self._failure: BaseException | None = None
         self._done: dict[int, int] = {}
         self._totals: dict[int, int | None] = {number: wanted.size for number, (wanted, _) in enumerate(items)}
-        self._words: dict[int, str] = {}
+        self._giving: dict[int, tuple[Giving, ...]] = {}
         self._told = (0.0, 0)
         self._rate = 0.0
 
@@ -87,15 +87,15 @@ class _Several:
             with self._lock:
                 self._results[number] = result
                 self._done[number] = self._totals[number] = result.size
-                self._words.pop(number, None)
+                self._giving.pop(number, None)
                 self._lock.notify()
 
     def _sink(self, number: int) -> Sink:
-        def take(done: int, total: int | None, said: str) -> None:
+        def take(far: Far) -> None:
             with self._lock:
-                self._done[number] = done
-                self._totals[number] = total if total is not None else self._totals[number]
-                self._words[number] = said
+                self._done[number] = far.done
+                self._totals[number] = far.total if far.total is not None else self._totals[number]
+                self._giving[number] = far.giving
 
         return take
 
@@ -111,7 +111,9 @@ class _Several:
             self._told = (now, done)
             parts = [f"file {min(len(self._results) + 1, len(self._items))} of {len(self._items)}"]
             if self._rate > 0:
-                parts.append(f"now {words.size(self._rate)}/s")
+                parts.append(f"now {words.rate(self._rate)}")
                 if total is not None and total > done:
                     parts.append(f"{words.duration((total - done) / self._rate)} left")
+            if self._pool.policy.verbose:
+                parts += rates(one for giving in self._giving.values() for one in giving)
         self._step.progress(done, total, "bytes", ", ".join(parts))

@@ -66,10 +66,12 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         attempts: failures in a row, with not one byte between them, after which a source is given up.
         retry_wait, retry_wait_max: the first pause after a failure (doubled each time) and the longest one.
         retry_after_max: the longest pause that a server may ask for (Retry-After); more gives it up.
-        save_seconds: how far the state on disk may lag behind the bytes.
+        save_seconds: how far the state on disk may lag behind the bytes; never more than 1 MiB, however fast they come.
         reserve: take the room on disk before the first byte.
         spare: bytes that stay free on the disk.
         verbose: say in the progress what each source gives.
+        compare: where no hash is known, a file of at most so many bytes is fetched from a second source as well and
+            compared; of a larger one that is done with samples, and said.
         small: files of at most so many bytes are asked for whole, by one request and without a probe.
     """
 
@@ -87,6 +89,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     reserve: bool = True
     spare: int = 16 * MIB
     verbose: bool = False
+    compare: int = 64 * MIB
     small: int = MIB
 
 

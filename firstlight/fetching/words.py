@@ -1,4 +1,4 @@
-"""Sizes, rates and times in words, for messages of this room."""
+"""Sizes, rates and times in words, here and on every screen."""
 
 from __future__ import annotations
 
@@ -11,13 +11,20 @@ def size(count: float) -> str:
         if count >= factor:
             value = count / factor
             return f"{value:.1f} {unit}" if value < 10 or unit == "GB" else f"{value:.0f} {unit}"
-    return f"{count:.0f} bytes"
+    return f"{count:.0f} B"
+
+
+def rate(bytes_per_second: float) -> str:
+    """Return a rate in words: `12 MB/s`."""
+    return f"{size(bytes_per_second)}/s"
 
 
 def duration(seconds: float) -> str:
-    """Return seconds in words: `42 s`, `3 min 20 s`."""
+    """Return seconds in words: `0.3 s`, `42 s`, `3 min 20 s`."""
+    if seconds < 10:
+        return f"{max(0.0, seconds):.1f} s"
     if seconds < 120:
-        return f"{max(0.0, seconds):.0f} s"
+        return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 120:
         return f"{minutes} min {rest:02d} s"

@@ -112,6 +112,7 @@ def _stream(job: Job, answer: Answer, segment: Segment, end: int, flow: _Flow) -
         if allowed:
             write_at(job, memoryview(data)[:allowed], segment.pos)
             ledger.wrote(segment)
+            job.save_soon()
         if allowed < len(data) or segment.pos >= segment.end:
             break
     if 0 < end - at <= _DRAIN:
@@ -174,6 +175,7 @@ def _fill(job: Job, lane: Lane, data: bytes, at: int) -> int:
         finally:
             job.ledger.finish(segment)
         job.arrived(segment)
+    job.save_soon()
     job.frontier.poke()
     return gained
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from firstlight.catalogue.types import Catalogue, EngineEntry
@@ -12,6 +14,8 @@ from firstlight.planning.versions import release_key
 _MANY = 12
 """Names beyond which a message lists the first ones, and those near to what was asked for."""
 _NEAR = 5
+_NEWEST = "latest"
+_RELEASE = re.compile(rf"{_NEWEST}|v?\d+\.\d+\.\d+(?:-?rc-?\d+)?")
 
 
 def entry_for(catalogue: Catalogue, request: Request) -> EngineEntry:
@@ -61,8 +65,23 @@ def _must_be_known(entry: EngineEntry, option: str, value: str | None, known: li
         f'{entry.engine} has no {option[2:]} "{value}"{did_you_mean(value, every)}',
         why=f"those with names like it are {', '.join(near)}" if len(near) > 1 and len(every) > _MANY else None,
         fix=f"{option} takes one of: {', '.join(every[:_MANY])}"
-        + (f", … ({len(every)} in all)" if len(every) > _MANY else ""),
+        + (f", … ({len(every)} in all)" if len(every) > _MANY else "")
+        + (_unpacked_all_the_same(entry, value, every) if option == "--release" else ""),
     )
+
+
+def _unpacked_all_the_same(entry: EngineEntry, value: str, known: list[str]) -> str:
+    """Return, as a line more, the command that takes a release though the catalogue does not know it."""
+    from firstlight.catalogue.releases import covers
+
+    if entry.kind != "archive" or not known or not _RELEASE.fullmatch(value):
+        return ""
+    plain = value.removeprefix("v")
+    newer = value == _NEWEST or release_key(plain) > release_key(known[0])
+    if plain in known or not (newer or any(covers(build, plain) for build in entry.build)):
+        return ""
+    install = f"firstlight {entry.engine}.install --release {value}"
+    return f"\none that the catalogue does not know: {install}   (then: firstlight setup.prove {entry.engine})"
 
 
 def _covered(entry: EngineEntry) -> list[str]:

@@ -150,9 +150,12 @@ def _too_old(have: Driver, build: Build) -> str:
 
 def by_ptx(case: Case) -> list[Gpu]:
     """Return the chosen GPUs for which the driver compiles a CUDA build's PTX at the first start."""
+    if not case.build.cuda:
+        return []
+    kinds = {gpu.compute_capability for gpu in case.devices.chosen}  # eight GPUs are mostly of one
     tegra = case.catalogue.platforms.tegra
-    known = [gpu for gpu in case.devices.chosen if case.build.cuda and capability(gpu.compute_capability)]
-    return [gpu for gpu in known if ways(case.build, gpu.compute_capability or "", tegra).by_ptx]
+    compiled = {kind for kind in kinds if kind and capability(kind) and ways(case.build, kind, tegra).by_ptx}
+    return [gpu for gpu in case.devices.chosen if gpu.compute_capability in compiled]
 
 
 def _with_remedy(case: Case, reason: str, floor: str) -> tuple[str, str | None]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from firstlight.machine.facts import Gpu
 from firstlight.planning.case import Case, command, gigabytes
 from firstlight.planning.devices import has_nvidia, is_slice, nvidia_gpus
 from firstlight.planning.gpu_rules import by_ptx, native_for
@@ -41,13 +44,12 @@ def warnings(case: Case, torch: Torch, fallback: Case | None) -> list[str]:
         lines.append(_unused_gpu(case))
     if build.cuda is not None:
         lines += [
-            f"GPU {gpu.index} ({gpu.name}, {gpu.compute_capability}) lies below the engine's floor and is left out"
-            for gpu in case.devices.left_out
+            f"{which} below the engine's floor and {'are' if several else 'is'} left out"
+            for which, several in _alike(case.devices.left_out, ("lies", "lie"))
         ]
         lines += [
-            f"GPU {gpu.index} ({gpu.name}, {gpu.compute_capability}) is left out: no build runs it together with the "
-            "others; --gpus chooses"
-            for gpu in case.devices.unmatched
+            f"{which} left out: no build runs {'them' if several else 'it'} together with the others; --gpus chooses"
+            for which, several in _alike(case.devices.unmatched, ("is", "are"))
         ]
         lines += _slices(case)
         lines += _caution(case)
@@ -61,6 +63,8 @@ def warnings(case: Case, torch: Torch, fallback: Case | None) -> list[str]:
             f"there is no lock for Python {torch.python} (it is for {', '.join(build.locks)}): the wheels are resolved "
             "afresh"
         )
+    elif not build.locks and case.entry.kind == "wheels":
+        lines.append("there is no lock for this build: the wheels are resolved afresh, which need not work as it did")
     if torch.source == "registry":
         lines.append(
             "no CPU build of torch was found: the registry's CUDA build is taken instead, "
@@ -80,10 +84,31 @@ def _slices(case: Case) -> list[str]:
     """Return what is said of MIG devices and virtual GPUs."""
     instead = case.entry.backend_virtual
     means = f": its {instead} back end is used, {case.entry.backend} fails there" if instead else ""
+    told: dict[tuple[str | None, str], list[int]] = {}
+    for gpu in filter(is_slice, case.devices.chosen):
+        told.setdefault((gpu.name, "MIG" if gpu.mig else "vGPU"), []).append(gpu.index)
     return [
-        f"GPU {gpu.index} ({gpu.name}) is a slice of a GPU ({'MIG' if gpu.mig else 'vGPU'}){means}"
-        for gpu in case.devices.chosen
-        if is_slice(gpu)
+        f"GPU {indexes[0]} ({name}) is a slice of a GPU ({kind}){means}"
+        if len(indexes) == 1
+        else f"GPUs {', '.join(map(str, indexes))} ({name}) are slices of a GPU ({kind}){means}"
+        for (name, kind), indexes in told.items()
+    ]
+
+
+def _alike(gpus: Sequence[Gpu], verbs: tuple[str, str]) -> list[tuple[str, bool]]:
+    """Return GPUs of one name and capability in words, with the verb for one or several, and whether they are several.
+
+    `GPU 1 (Quadro M2000, 5.2) lies`, `GPUs 1, 2 (Quadro M2000, 5.2) lie`.
+    """
+    kinds: dict[str, list[int]] = {}
+    for gpu in gpus:
+        kinds.setdefault(f"({gpu.name}, {gpu.compute_capability})", []).append(gpu.index)
+    return [
+        (
+            f"GPU{'s' * (len(indexes) > 1)} {', '.join(map(str, indexes))} {kind} {verbs[len(indexes) > 1]}",
+            len(indexes) > 1,
+        )
+        for kind, indexes in kinds.items()
     ]
 
 

@@ -12,8 +12,8 @@ from firstlight.doctor.check import GROUPS, Check
 from firstlight.doctor.findings import Finding, Status
 from firstlight.doctor.report import THERE_ALONE, Counts, Examination, Mended, Verdict
 from firstlight.doctor.table import CHECKS
+from firstlight.fetching.words import size
 from firstlight.machine.facts import Machine
-from firstlight.ui.quantities import size
 from firstlight.ui.tables import cells, pad, wrapped
 from firstlight.ui.terminal import as_typed
 

@@ -6,9 +6,10 @@ import json
 import shlex
 
 from firstlight.environments.examined import Examined
+from firstlight.fetching.words import duration, size
+from firstlight.models.provide import MADE_HERE
 from firstlight.proof.receipts import Receipt
 from firstlight.resources import data_folder
-from firstlight.ui.quantities import duration, size
 from firstlight.ui.tables import sheet, wrapped
 from firstlight.ui.timeline import timeline
 
@@ -16,6 +17,7 @@ _HELD = {
     "locked": "locked: every file is held by its hash",
     "pinned": "pinned: exact versions, hashes as far as they are known",
 }
+_RANDOM = "random weights"
 _CHECK = 23
 """Columns before what a check says."""
 
@@ -46,10 +48,7 @@ def summary(receipt: Receipt, columns: int, *, unicode: bool) -> list[str]:
     proof = receipt.proof
     if proof is not None:
         rate = f", {proof.tokens_per_second:.1f} tokens/s" if proof.tokens_per_second else ""
-        said: list[tuple[str, str | None]] = [
-            ("asked", proof.prompt),
-            ("answer", proof.text.strip() or "(random weights make no words)"),
-        ]
+        said: list[tuple[str, str | None]] = [("asked", proof.prompt), ("answer", _answer(receipt, proof.text.strip()))]
         lines += ["First token", *sheet(said)]
         lines += [f"  first token after {duration(proof.first_token_seconds)} on {proof.device}{rate}", ""]
     elif receipt.examination is not None:
@@ -63,11 +62,23 @@ def summary(receipt: Receipt, columns: int, *, unicode: bool) -> list[str]:
     if receipt.examination is not None:
         facts.append(("examined", receipt.examination.summary))
     if receipt.model is not None:
-        facts.append(("model", f"{receipt.model.path} ({size(receipt.model.bytes)}, from {receipt.model.source})"))
+        source = f"made here: {_RANDOM}" if _made_here(receipt) else f"from {receipt.model.source}"
+        facts.append(("model", f"{receipt.model.path} ({size(receipt.model.bytes)}, {source})"))
     facts.append(("receipt", receipt.path))
     moved = f", {size(receipt.bytes)} fetched" if receipt.bytes else ""
     lines += [*sheet(facts), "", f"Timeline ({duration(receipt.seconds)}{moved})"]
     return lines + timeline(receipt.steps, receipt.seconds, columns, unicode=unicode)
+
+
+def _made_here(receipt: Receipt) -> bool:
+    return receipt.model is not None and receipt.model.source == MADE_HERE
+
+
+def _answer(receipt: Receipt, text: str) -> str:
+    """Return the answer; that of the proof model, whose letters make no sense, with the reason."""
+    if not _made_here(receipt):
+        return text
+    return f"{text}   ({_RANDOM} make no words)" if text else f"({_RANDOM} make no words)"
 
 
 def _checks(examined: Examined, columns: int) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from firstlight.fetching.answers import Answered, Ask
-from firstlight.ui.quantities import duration, rate, size
+from firstlight.fetching.words import duration, rate, size
 from firstlight.ui.tables import table
 
 

@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from firstlight.fetching.words import duration, size
 from firstlight.proof.receipts import Receipt
-from firstlight.ui.quantities import duration, size
 from firstlight.ui.tables import sheet
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from firstlight.engines.ollama.importing import Imported
 from firstlight.engines.ollama.listing import Listing
-from firstlight.ui.quantities import size
+from firstlight.fetching.words import size
 from firstlight.ui.tables import table
 
 

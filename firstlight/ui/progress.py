@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from firstlight.events import Event, Note, Reporter, StepFinished, StepProgress, StepStarted
+from firstlight.fetching.words import duration, rate, size
 from firstlight.planning.redacting import without_credentials
-from firstlight.ui.quantities import duration, rate, size
 from firstlight.ui.terminal import as_typed, is_terminal, speaks_unicode, styled, write
 
 if TYPE_CHECKING:

@@ -35,8 +35,7 @@ def restored_lines(restored: Restored) -> list[str]:
 
 
 def _service(service: RestoredService) -> list[str]:
-    lines = [
-        f"{_MARKS[service.outcome]} {service.name}: {_WORDS[service.outcome]}   [{service.scope}] {service.endpoint}"
-    ]
+    scope = f"{service.scope}, was {service.was}" if service.was else service.scope
+    lines = [f"{_MARKS[service.outcome]} {service.name}: {_WORDS[service.outcome]}   [{scope}] {service.endpoint}"]
     lines += [f"  {name:<11} {text}" for name, text in (("why", service.why), ("fix", service.fix)) if text]
     return lines

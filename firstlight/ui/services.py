@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
+from firstlight.fetching.words import size
 from firstlight.serving.services.spec import ServiceFile, Status
 from firstlight.staying.installing import Drafted, Installed
-from firstlight.ui.quantities import size
 
 _MARKS = {"running": "●", "starting": "◌", "restarting": "↻", "stopped": "○", "failed": "✗", "unknown": "?"}
 
@@ -91,7 +91,8 @@ def installed_lines(installed: Installed) -> list[str]:
     """Return what was installed, and how to reach it."""
     spec, proof = installed.spec, installed.proof
     what = spec.model_id or f"{spec.engine}, models on demand,"
-    lines = [f"{spec.name} is up: {what} at {spec.base_url}/v1 after {installed.seconds:.1f} s"]
+    how = "(it ran already, unchanged)" if installed.kept else f"after {installed.seconds:.1f} s"
+    lines = [f"{spec.name} is up: {what} at {spec.base_url}/v1 {how}"]
     if proof is not None:
         lines.append(f"first token after {proof.first_token_seconds:.2f} s on {proof.device}")
     lines.append(f"reboot: {installed.survives}")
@@ -114,6 +115,7 @@ def installed_json(installed: Installed) -> str:
         "keyed": installed.spec.keyed,
         "secrets": str(installed.spec.secrets) if installed.spec.secrets else None,
         "seconds": round(installed.seconds, 3),
+        "kept": installed.kept,
         "proof": installed.proof,
         "outside": [str(path) for path in installed.outside],
         "survives": installed.survives,

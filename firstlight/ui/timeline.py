@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from firstlight.fetching.words import duration, rate, size
 from firstlight.proof.receipts import StepRecord
-from firstlight.ui.quantities import duration, rate, size
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 

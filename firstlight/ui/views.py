@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from firstlight.catalogue.names import command_for
 from firstlight.catalogue.types import Build
+from firstlight.fetching.words import size
 from firstlight.machine.facts import Machine
 from firstlight.planning.failing import explaining
 from firstlight.planning.plan import Plan, Refusal
 from firstlight.ui.builds import build_lines, far_lines, refusal_lines
-from firstlight.ui.quantities import size
 from firstlight.ui.tables import sheet, table, wrapped
 from firstlight.ui.terminal import as_typed, is_terminal, width
 

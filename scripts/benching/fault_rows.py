@@ -78,6 +78,7 @@ ROWS = (
     Row("only a web page with status 200", (slow(html=True),)),
     Row("only a web page, no hash known", (slow(html=True),), hash_known=False),
     Row("gzip content coding", (slow(gzip="always"),)),
+    Row("one of two: gzip content coding", (slow(gzip="always"), GOOD)),
     Row("ETag and bytes change midway", (slow(changes_after=PART),), changes=True, hash_known=False),
     Row("corrupt bytes from one of two", (slow(corrupt=WRONG), GOOD)),
     Row("corrupt bytes from one of two, no hash known", (slow(corrupt=WRONG), GOOD), hash_known=False),

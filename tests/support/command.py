@@ -31,7 +31,7 @@ def firstlight(
     variables: dict[str, str] | None = None,
     program: list[str] | None = None,
     folder: Path | None = None,
-    timeout: float = 600,
+    timeout: float = 900,
 ) -> Ended:
     """Run `firstlight WORDS` without a terminal and return how it ended."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("FIRSTLIGHT_")}

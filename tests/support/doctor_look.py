@@ -28,7 +28,7 @@ def look(
     *,
     home: Path,
     deep: bool = False,
-    seconds: float = 20.0,
+    seconds: float = 120.0,
     catalogue: Catalogue | None = None,
     **variables: str,
 ) -> Look:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import gzip
 import hashlib
 import mmap
 import re
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from support.faults import Faults
@@ -32,6 +34,11 @@ class Content:
         self.size = len(self.view)
         self.etag = f'"{mark}"'
         self.modified = email.utils.formatdate(BASE_TIME + 3600 * version, usegmt=True)
+
+    @cached_property
+    def packed(self) -> bytes:
+        """All of it, compressed."""
+        return gzip.compress(self.view, 1, mtime=0)
 
 
 @dataclass
@@ -149,7 +156,7 @@ class Hold:
     def wait(self) -> None:
         """Stand still."""
         self.reached.set()
-        self.go.wait(120)
+        self.go.wait(300)
 
 
 class Gone(Exception):  # noqa: N818 - what happened, no error of ours

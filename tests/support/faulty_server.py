@@ -10,7 +10,6 @@ with faulty_server() as server:
 from __future__ import annotations
 
 import contextlib
-import gzip
 import json
 import re
 import socket
@@ -149,7 +148,7 @@ class Handler(BaseHTTPRequestHandler):
         size = content.size - faults.smaller_by
         headers = {"Content-Type": "application/octet-stream", **self.identity(route, content)}
         if faults.gzip == "always" or (faults.gzip == "accepted" and "gzip" in seen.headers.get("accept-encoding", "")):
-            packed = gzip.compress(content.view, 1, mtime=0)
+            packed = content.packed
             headers["Content-Encoding"] = "gzip"
             return self.pour(route, seen, Content(packed), 0, len(packed), {**headers}, 200, body=body)
         if not faults.no_range:

@@ -63,7 +63,7 @@ def saved_bytes(folder: Path) -> int:
     return sum(end - start for state in states if state is not None for start, end, _owner in state.runs)
 
 
-def wait_for(what: Callable[[], bool], seconds: float = 60.0) -> bool:
+def wait_for(what: Callable[[], bool], seconds: float = 300.0) -> bool:
     """Wait until something is so; False when it does not come about."""
     deadline = time.monotonic() + seconds
     while not what():

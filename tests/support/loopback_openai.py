@@ -115,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self._refused():
             return
         if behaviour.hang:
-            self.owner.hung_up.wait(20)
+            self.owner.hung_up.wait(300)
         elif behaviour.refuse_stream_options and "stream_options" in request:
             detail = [{"type": "extra_forbidden", "loc": ["body", "stream_options"], "msg": "Extra inputs"}]
             self._reply(422, json.dumps({"detail": detail}).encode())

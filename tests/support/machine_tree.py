@@ -39,7 +39,7 @@ def plant(root: Path, files: Mapping[str, str | bytes | None]) -> Path:
     return root
 
 
-def system(root: Path, *, seconds: float = 8.0, **environment: str) -> System:
+def system(root: Path, *, seconds: float = 120.0, **environment: str) -> System:
     """Return the tree as the probes see it, with these variables alone."""
     return System(root, {"PATH": "", **environment}, seconds)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -45,9 +46,9 @@ class ServiceMachine:
 
     def status(self, name: str = ENGINE, **more: str) -> dict[str, object]:
         """Return what `service.status --json` prints."""
-        found: dict[str, object] = json.loads(
-            self.firstlight("service.status", name, "--json", check=False, **more).stdout
-        )
+        ended = self.firstlight("service.status", name, "--json", check=False, **more)
+        assert ended.stdout, ended.stderr
+        found: dict[str, object] = json.loads(ended.stdout)
         return found
 
     def ask(self, path: str = "/health", port: int = PORT) -> str:
@@ -116,10 +117,35 @@ def show_python(box: Box, *more: Path) -> None:
         if not any(folder != other and folder.is_relative_to(other) for other in shown):
             box.bind(folder)
     listed = subprocess.run(["ldd", *map(str, needed)], capture_output=True, text=True, check=False).stdout
-    for name in sorted(set(re.findall(r"=> (/\S+) \(", listed))):
-        library = Path(name)
+    libraries = [Path(name) for name in sorted(set(re.findall(r"=> (/\S+) \(", listed)))]
+    if next(box.path("/lib").glob("*-linux-gnu/libc-2.*.so"), None) is not None:
+        _lend_loader(box, [Path(sys.executable).resolve(), *(each.resolve() for each in more)], libraries)
+        return
+    for library in libraries:
         if not box.path(library).exists() and not any(library.is_relative_to(folder) for folder in shown):
             box.bind(library)
+
+
+_OF_C = ("c", "m", "dl", "rt", "util", "pthread", "resolv", "nss_files", "nss_dns", "gcc_s", "stdc++")
+
+
+def _lend_loader(box: Box, interpreters: list[Path], libraries: list[Path]) -> None:
+    """Let interpreters of this machine run where the C library is older: with this machine's own, by its loader."""
+    lent = Path("/opt/lent")
+    outside = box.path(lent)
+    outside.mkdir(mode=0o755, parents=True, exist_ok=True)
+    (loader,) = Path("/lib64").glob("ld-linux*.so.*")
+    # Its wheels may name what the C library holds itself by now.
+    parts = (each for name in _OF_C for each in loader.resolve().parent.glob(f"lib{name}.so.[0-9]"))
+    for library in [*libraries, *parts, loader]:
+        shutil.copy2(library.resolve(), outside / library.name)
+    for number, interpreter in enumerate(interpreters):
+        shutil.copy2(interpreter, outside / f"python{number}")
+        words = f'exec {lent}/{loader.name} --library-path {lent} --argv0 "$0" {lent}/python{number} "$@"'
+        starter = box.place / f"python{number}"
+        starter.write_text(f"#!/bin/sh\n{words}\n")
+        starter.chmod(0o755)
+        box.bind(starter, interpreter)
 
 
 def _links(interpreter: Path) -> list[Path]:

@@ -9,7 +9,7 @@ import msgspec
 
 from firstlight.catalogue.locks import lock_folder, lock_path, subdir_of
 from firstlight.catalogue.types import Build
-from firstlight.environments.locking.conda_files import LockedConda, read_conda_lock
+from firstlight.environments.locking.conda_files import LockedConda, require_conda_lock
 from firstlight.environments.locking.holding import held_lock, under
 from firstlight.environments.locking.lockfile import PipLock, read_lock
 from firstlight.environments.locking.wish import wish_of
@@ -51,13 +51,13 @@ def conda_lock_for(plan: Plan, build: Build, request: Request) -> tuple[LockedCo
     That is so with another Python than the lock's, and with a channel that was named, which has packages of its own.
 
     Raises:
-        Damage: the lock was edited or cut off.
+        Damage: the lock was edited or cut off, or has nothing for the build's platform.
     """
     python = plan.build.python if plan.build else ""
     best = bool(build.pythons) and python == build.pythons[0]
     if plan.environment != "conda" or request.unlocked or request.channels or not best or python not in build.locks:
         return ()
-    return read_conda_lock(lock_folder(plan.engine, build.id), subdir_of(build.arch))
+    return require_conda_lock(lock_folder(plan.engine, build.id), subdir_of(build.arch))
 
 
 def with_lock(wheels: WheelSet, catalogues: PipLock | None, build: Build, home: Home | None) -> WheelSet:

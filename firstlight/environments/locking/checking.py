@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,10 +13,10 @@ from packaging.requirements import InvalidRequirement, Requirement
 from firstlight.catalogue.locks import lock_folder, lock_path, locked_pythons, subdir_of
 from firstlight.catalogue.types import Build
 from firstlight.environments.distributions import canonical
-from firstlight.environments.locking.conda_files import LockedConda, read_conda_lock
-from firstlight.environments.locking.lockfile import CONDA_LOCK, WISH, PipLock, read_lock
+from firstlight.environments.locking.conda_files import LockedConda, read_conda_lock, require_conda_lock
+from firstlight.environments.locking.conda_layer import load_records
+from firstlight.environments.locking.lockfile import CONDA_LOCK, WISH, Damage, PipLock, read_lock
 from firstlight.environments.locking.wish import LockWish, environment_yml, wish_of
-from firstlight.errors import FirstlightError
 from firstlight.process import run
 
 _SECONDS = 120.0
@@ -70,12 +70,13 @@ def check(wanted: Sequence[tuple[str, Build]], *, envs: Path) -> Iterator[Checke
         wanted: engines and builds.
         envs: the catalogue's folder.
     """
+    known = _known_sums()
     foreign = unreadable([lock_folder(engine, build.id, envs) / CONDA_LOCK for engine, build in wanted])
     for engine, build in wanted:
         folder = lock_folder(engine, build.id, envs)
         faults: list[Fault] = []
         locks = [lock for python in locked_pythons(build) for lock in _pip(engine, build, python, folder, faults)]
-        conda = _conda(engine, build, folder, faults)
+        conda = _conda(engine, build, folder, known, faults)
         lock = folder / CONDA_LOCK
         faults += [Fault(build=build.id, path=str(lock), why=foreign[lock])] if lock in foreign else []
         best = locks[0] if locks else None
@@ -93,13 +94,13 @@ def check(wanted: Sequence[tuple[str, Build]], *, envs: Path) -> Iterator[Checke
 def _pip(engine: str, build: Build, python: str, folder: Path, faults: list[Fault]) -> Iterator[PipLock]:
     path = lock_path(folder, build, python)
 
-    def fault(why: str) -> None:
-        faults.append(Fault(build=build.id, path=str(path), why=why))
+    def fault(why: str, where: Path = path) -> None:
+        faults.append(Fault(build=build.id, path=str(where), why=why))
 
     try:
         lock, wish = read_lock(folder, build, python), wish_of(engine, build, python)
-    except FirstlightError as error:
-        fault(error.why or error.what)
+    except Damage as error:
+        fault(f"line {error.line}: {error.why}" if error.line else str(error.why), error.file)
         return
     if lock is None:
         fault("it is missing")
@@ -110,7 +111,7 @@ def _pip(engine: str, build: Build, python: str, folder: Path, faults: list[Faul
         fault(f"it is for {lock.platform}, the build is for {wish.platform}")
     if lock.open is not ("torch" in dict(wish.outside) and not wish.cuda_free):
         fault("it does not say whether CUDA libraries are still to be settled")
-    for why in _broken_pins(lock, wish):
+    for why in dict.fromkeys(_broken_pins(lock, wish)):
         fault(why)
     yield lock
 
@@ -140,6 +141,17 @@ def _broken_pins(lock: PipLock, wish: LockWish) -> Iterator[str]:
             yield f"{name} is {held[name]}, and must be {asked.specifier}"
 
 
+def _known_sums() -> dict[str, str]:
+    """Return the SHA-256 of each conda package, by its path under the channel, that the records tell."""
+    subdirs = load_records().packages
+    return {
+        f"{subdir}/{file}": str(record["sha256"])
+        for subdir, files in subdirs.items()
+        for file, record in files.items()
+        if record.get("sha256")
+    }
+
+
 def _name(line: str) -> str:
     try:
         return canonical(Requirement(line).name)
@@ -147,27 +159,40 @@ def _name(line: str) -> str:
         return ""
 
 
-def _conda(engine: str, build: Build, folder: Path, faults: list[Fault]) -> tuple[LockedConda, ...]:
+def _conda(
+    engine: str, build: Build, folder: Path, known: Mapping[str, str], faults: list[Fault]
+) -> tuple[LockedConda, ...]:
     path, python = folder / CONDA_LOCK, build.pythons[0]
 
     def fault(where: Path, why: str) -> None:
         faults.append(Fault(build=build.id, path=str(where), why=why))
 
     try:
-        packages = read_conda_lock(folder, subdir_of(build.arch))
-    except FirstlightError as error:
-        fault(path, error.why or error.what)
+        packages = require_conda_lock(folder, subdir_of(build.arch))
+        subdirs = [subdir for subdir in ("linux-64", "linux-aarch64") if read_conda_lock(folder, subdir)]
+    except Damage as error:
+        fault(path, str(error.why))
         return ()
     versions = {package.parts[0]: package.parts[1] for package in packages}
-    if not path.is_file():
-        fault(path, "it is missing")
-    elif packages and not versions.get("python", "").startswith(f"{python}."):
+    if not versions.get("python", "").startswith(f"{python}."):
         fault(path, f"its Python is {versions.get('python', 'missing')}, the build's is {python}")
-    subdirs = [subdir for subdir in ("linux-64", "linux-aarch64") if read_conda_lock(folder, subdir)]
+    for why in _loose(packages, known):
+        fault(path, why)
     wish, wanted = folder / WISH, environment_yml(build, wish_of(engine, build, python), tuple(subdirs))
-    if not wish.is_file() or wish.read_text(encoding="utf-8") != wanted:
+    if not wish.is_file() or wish.read_bytes() != wanted.encode():
         fault(wish, "it is not what the catalogue wishes for: `firstlight lock.update` writes it again")
     return packages
+
+
+def _loose(packages: Sequence[LockedConda], known: Mapping[str, str]) -> Iterator[str]:
+    """Yield what was taken out of a conda layer, and whose hash is not the one that the records of conda-forge have."""
+    there = {package.parts[0] for package in packages}
+    for package in packages:
+        lacking = {spec.partition(" ")[0] for spec in package.depends} - there
+        for name in sorted(name for name in lacking if not name.startswith("__")):
+            yield f"{name} is missing, which {package.parts[0]} needs"
+        if known.get(package.path, package.sha256) != package.sha256:
+            yield f"{package.parts[0]}: its sha256 is not that of {package.file} on conda-forge"
 
 
 def unreadable(paths: Sequence[Path]) -> dict[Path, str]:

@@ -62,7 +62,23 @@ def read_conda_lock(folder: Path, subdir: str) -> tuple[LockedConda, ...]:
         raise _damage(path, document)
     if not isinstance(document, dict) or document.get("version") != 1 or not isinstance(document.get("package"), list):
         raise _damage(path, "it is no conda-lock file of format 1")
+    for number, entry in enumerate(document["package"], 1):
+        if not isinstance(entry, dict):
+            raise _damage(path, f"package number {number} is no entry: {entry!r:.60}")
     return tuple(_entry(path, entry) for entry in document["package"] if entry.get("platform") == subdir)
+
+
+def require_conda_lock(folder: Path, subdir: str) -> tuple[LockedConda, ...]:
+    """Return the packages of a build's conda-lock.yml for a platform that the build is for.
+
+    Raises:
+        Damage: it is missing, it has none for the platform, it is no lock, or an entry cannot be.
+    """
+    packages = read_conda_lock(folder, subdir)
+    if packages:
+        return packages
+    path = folder / CONDA_LOCK
+    raise _damage(path, f"it has no packages for {subdir}" if path.is_file() else "it is missing")
 
 
 @lru_cache(maxsize=16)
@@ -72,24 +88,27 @@ def _parsed(text: str) -> dict[str, Any] | str:
 
     try:
         document: dict[str, Any] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        return " ".join(str(error).split())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none is a ValueError
+        return " ".join(str(error).replace('in "<unicode string>",', "at").split())
     return document
 
 
 def _entry(path: Path, entry: dict[str, Any]) -> LockedConda:
     name, url, sums = str(entry.get("name")), str(entry.get("url", "")), entry.get("hash") or {}
+    needs = entry.get("dependencies") or {}
+    if not isinstance(sums, dict) or not isinstance(needs, dict):
+        raise _damage(path, f"{name}: its {'dependencies' if isinstance(sums, dict) else 'hashes'} are no table")
     found = {kind: str(sums.get(kind, "")) for kind in _HEX}
     wrong = [kind for kind, form in _HEX.items() if not form.fullmatch(found[kind])]
     if wrong:
-        raise _damage(path, f"{name}: its {' and '.join(wrong)} is none")
+        raise _damage(path, f"{name}: it has no valid {' and '.join(wrong)}")
     if not url.startswith(f"{CANONICAL}/") or not _ARCHIVE.fullmatch(url.rpartition("/")[2]):
         raise _damage(path, f"{name}: {redact(url) or 'no address'} is no package of {CANONICAL}")
     locked = LockedConda(
         path=url[len(CANONICAL) + 1 :],
         md5=found["md5"],
         sha256=found["sha256"],
-        depends=tuple(f"{one} {spec}".strip() for one, spec in (entry.get("dependencies") or {}).items()),
+        depends=tuple(f"{one} {spec}".strip() for one, spec in needs.items()),
     )
     if locked.parts[:2] != (name, str(entry.get("version"))):
         raise _damage(path, f"{name}: its address is that of {' '.join(locked.parts[:2])}")
@@ -97,11 +116,7 @@ def _entry(path: Path, entry: dict[str, Any]) -> LockedConda:
 
 
 def _damage(path: Path, why: str) -> Damage:
-    return Damage(
-        f"the lock {path} is damaged",
-        why=why,
-        fix="get the file again (reinstall firstlight, or `git checkout` it), or resolve afresh: add --unlocked",
-    )
+    return Damage(f"the lock {path.parent.name} is damaged: {path}", why=why, file=path)
 
 
 def stock(

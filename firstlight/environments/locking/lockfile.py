@@ -19,7 +19,9 @@ SCHEMA = "firstlight.lock/1"
 CONDA_LOCK = "conda-lock.yml"
 WISH = "environment.yml"
 
-_HEAD = re.compile(r"# (build|python|platform|wish|resolved|newest|pinned|open|sum): (\S+)")
+_HEAD = re.compile(r"# (build|python|platform|wish|resolved|newest|pinned|open|marks|sum): (\S+)")
+_MARK = 4
+"""Hexadecimal digits of each line's own sum: they tell which line was edited, the whole sum that one was."""
 _LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==(\S+)((?: --hash=sha256:[0-9a-f]{64})*)")
 _HASH = re.compile(r"sha256:([0-9a-f]{64})")
 
@@ -81,6 +83,11 @@ class PipLock(msgspec.Struct, frozen=True, kw_only=True):
 class Damage(VerificationFailed):
     """A lock file says what no lock can say: it was edited, or cut off."""
 
+    def __init__(self, what: str, *, why: str, file: Path, line: int = 0) -> None:
+        fix = "get the file again (reinstall firstlight, or `git checkout` it), or resolve afresh: add --unlocked"
+        super().__init__(what, why=why, fix=fix)
+        self.file, self.line = file, line
+
 
 def render(lock: PipLock) -> tuple[str, str]:
     """Return the texts of a lock's files: the hashed wheels, and the others, empty where there are none."""
@@ -106,7 +113,12 @@ def render(lock: PipLock) -> tuple[str, str]:
 def _summed(head: Sequence[str], told: Sequence[str], wheels: Sequence[LockedWheel]) -> str:
     """Return the text of a file, with the sum of its lines in its head."""
     lines = [wheel.line for wheel in wheels]
+    head = [*head, f"# marks: {''.join(map(_mark, lines))}"] if lines else head
     return "\n".join([*head, f"# sum: {_sum(head, lines)}", *told, *lines, ""])
+
+
+def _mark(line: str) -> str:
+    return hashlib.sha256(line.encode()).hexdigest()[:_MARK]
 
 
 def _sum(head: Sequence[str], lines: Sequence[str]) -> str:
@@ -125,24 +137,21 @@ def read_lock(folder: Path, build: Build, python: str) -> PipLock | None:
 
 def read_text_lock(path: Path, pins: Path, build: str, python: str) -> PipLock | None:
     """Return the lock that two files hold, None where the first one is missing; see `read_lock`."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError):
+    text = _text(path)
+    if text is None:
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise _damage(path, 0, str(error)) from error
     head, wheels = _parse(path, text, hashed=True)
     lacking = [key for key in ("build", "python", "platform", "wish", "resolved") if key not in head]
     if lacking:
         raise _damage(path, 1, f"its head does not say {', '.join(lacking)}")
     if (head["build"], head["python"]) != (build, python):
         raise _damage(path, 1, f"it is the lock of {head['build']} for Python {head['python']}")
-    _hold_to_sum(path, text, head.pop("sum", None), wheels)
+    _hold_to_sum(path, text, head, wheels)
     pinned: Sequence[LockedWheel] = ()
-    if pins.is_file():
-        beside = pins.read_text(encoding="utf-8")
+    beside = _text(pins)
+    if beside is not None:
         same, pinned = _parse(pins, beside, hashed=False)
-        told = same.pop("sum", None)
+        told: dict[str, str] = {key: same.pop(key) for key in ("marks", "sum") if key in same}
         if same != head:
             raise _damage(pins, 1, f"its head differs from that of {path.name}")
         _hold_to_sum(pins, beside, told, pinned)
@@ -150,6 +159,18 @@ def read_text_lock(path: Path, pins: Path, build: str, python: str) -> PipLock |
         raise _damage(pins, 0, f"it does not hold the pinned wheels that {path.name} speaks of")
     newest, still_open = head.pop("newest", None), head.pop("open", None) is not None
     return PipLock(wheels=tuple(wheels), pinned=tuple(pinned), newest=newest, open=still_open, **head)
+
+
+def _text(path: Path) -> str | None:
+    """Return what a file holds, None where there is none."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except UnicodeDecodeError as error:
+        raise _damage(path, 0, f"it is no text: {error}") from error
+    except OSError as error:
+        raise _damage(path, 0, error.strerror or str(error)) from error
 
 
 def _parse(path: Path, text: str, *, hashed: bool) -> tuple[dict[str, str], list[LockedWheel]]:
@@ -176,16 +197,34 @@ def _parse(path: Path, text: str, *, hashed: bool) -> tuple[dict[str, str], list
     return head, wheels
 
 
-def _hold_to_sum(path: Path, text: str, told: str | None, wheels: Sequence[LockedWheel]) -> None:
-    head = itertools.takewhile(lambda line: line.startswith("#") and not line.startswith("# sum: "), text.splitlines())
-    if told != _sum(list(head), [wheel.line for wheel in wheels]):
-        raise _damage(path, 0, "a version or a hash in it was edited: its sum does not hold")
+def _hold_to_sum(path: Path, text: str, head: dict[str, str], wheels: Sequence[LockedWheel]) -> None:
+    """Take the sums out of a head, and raise where they are not those of its file."""
+    marks, told = head.pop("marks", ""), head.pop("sum", None)
+    above = list(itertools.takewhile(lambda line: line.startswith("#") and line[2:6] != "sum:", text.splitlines()))
+    if told == _sum(above, [wheel.line for wheel in wheels]):
+        return
+    raise _damage(path, *_edited(text, marks, wheels))
+
+
+def _edited(text: str, marks: str, wheels: Sequence[LockedWheel]) -> tuple[int, str]:
+    """Return the line that was edited first (0: it is not known) and what is wrong, with the packages' names."""
+    from difflib import SequenceMatcher
+
+    before = [marks[at : at + _MARK] for at in range(0, len(marks), _MARK)]
+    after, names = [_mark(wheel.line) for wheel in wheels], [wheel.name for wheel in wheels]
+    numbers = [number for number, line in enumerate(text.splitlines(), 1) if not line.startswith("#")]
+    for what, _first, _last, at, to in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        if what == "equal" or not before:
+            continue
+        if what == "delete":
+            sides = [f"after {names[at - 1]}"] if at else []
+            sides += [f"before {names[at]}"] if at < len(names) else []
+            return 0, f"what stood {' and '.join(sides) or 'there'} was taken out: its sum does not hold"
+        told = "it was put in by hand" if what == "insert" else "it is not what was locked"
+        return numbers[at], f"{', '.join(names[at:to])}: {told}, so the sum of the file does not hold"
+    return 0, "its head, a version or a hash was edited: its sum does not hold"
 
 
 def _damage(path: Path, line: int, why: str) -> Damage:
     where = f"{path}, line {line}" if line else str(path)
-    return Damage(
-        f"the lock {path.parent.name} is damaged: {where}",
-        why=why,
-        fix="get the file again (reinstall firstlight, or `git checkout` it), or resolve afresh: add --unlocked",
-    )
+    return Damage(f"the lock {path.parent.name} is damaged: {where}", why=why, file=path, line=line)
