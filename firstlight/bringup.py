@@ -17,6 +17,7 @@ import msgspec
 
 from firstlight import engines
 from firstlight.catalogue.loading import find_build, load_catalogue
+from firstlight.environments.archives import locked
 from firstlight.environments.conda import CondaPackage
 from firstlight.environments.examining import examine, require_passed
 from firstlight.environments.generation_store import GenerationStore
@@ -29,6 +30,7 @@ from firstlight.goals import Goal, Site, build_id, older_build_named, prepare, s
 from firstlight.machine.facts import Machine
 from firstlight.models.provide import ServedModel, provide_model
 from firstlight.models.synthetic import write_synthetic_model
+from firstlight.planning.plan import Plan
 from firstlight.process import stop_children
 from firstlight.proof.proving import Proven, Trial, proven
 from firstlight.proof.receipts import (
@@ -203,6 +205,7 @@ def _trial(site: Site, generation: Generation, model: ServedModel) -> Trial:
     entry = load_catalogue().engines[site.plan.engine]
     return Trial(
         engine=engines.find(site.plan.engine),
+        entry=entry,
         build=find_build(entry, build_id(site.plan)),
         generation=generation.id,
         prefix=generation.prefix,
@@ -229,6 +232,15 @@ def _switch(site: Site, generation: Generation, recorder: Recorder) -> None:
             return
         site.store.switch(generation)
         remember(site.home, site.request)
+
+
+def _as_it_came(plan: Plan, generation: Generation) -> Plan:
+    """Return the plan; archives that were taken by a sum other than the catalogue's make no locked build."""
+    if generation.kind != "archive" or plan.build is None or plan.build.integrity != "locked":
+        return plan
+    if locked(generation, find_build(load_catalogue().engines[plan.engine], plan.build.id)):
+        return plan
+    return msgspec.structs.replace(plan, build=msgspec.structs.replace(plan.build, integrity="pinned"))
 
 
 def _receipt(
@@ -258,7 +270,7 @@ def _receipt(
         seconds=round(time.time() - recorder.started, 3),
         bytes=sum(record.bytes for record in steps),
         request=site.request,
-        plan=site.plan,
+        plan=_as_it_came(site.plan, generation),
         steps=steps,
         environment=EnvironmentRecord(
             generation=generation.id,

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import fcntl
 import os
+import select
 import signal
 import struct
 import subprocess
@@ -25,6 +26,8 @@ import msgspec
 from firstlight.errors import FirstlightError
 
 TAIL_LINES = 200
+DRAIN_SECONDS = 15.0
+"""At most, for the last words of a program that has ended; what it left behind may go on talking."""
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -228,7 +231,7 @@ class Child:
         except subprocess.TimeoutExpired:
             return None
         self._unleash()
-        self._reader.join(1.0)
+        self._drained()
         return status
 
     def stop(self, grace: float = 15.0) -> int:
@@ -236,8 +239,23 @@ class Child:
         stop_group(self.pid, grace, alive=lambda: self._process.poll() is None)
         status = self._process.wait()
         self._unleash()
-        self._reader.join(1.0)
+        self._drained()
         return status
+
+    def _drained(self) -> None:
+        """Wait until its last words are read. A program that it left behind may hold the pipe open, and say nothing."""
+        ends = time.monotonic() + DRAIN_SECONDS
+        self._reader.join(1.0)
+        while self._reader.is_alive() and self._unread() and time.monotonic() < ends:
+            self._reader.join(0.2)
+
+    def _unread(self) -> bool:
+        """Tell whether its output holds more, or its end."""
+        stream = self._process.stdout
+        try:
+            return stream is not None and bool(select.select([stream], [], [], 0)[0])
+        except (OSError, ValueError):  # the reader is through and has closed it
+            return False
 
     @property
     def output(self) -> str:

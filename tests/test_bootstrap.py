@@ -17,8 +17,9 @@ import pytest
 from support.command import firstlight
 
 from firstlight.errors import UsageError
-from firstlight.serving.first_boot import FirstBoot, Places, problems_of, too_big_for, user_data
+from firstlight.serving.first_boot import FirstBoot, Places, too_big_for, user_data
 from firstlight.serving.tool_archive import Archive, pack_tool
+from firstlight.serving.user_data_check import problems_of
 
 TOOL = """\
 #!/bin/sh
@@ -287,6 +288,25 @@ def test_no_secret_is_in_user_data_unless_asked_for_and_then_only_root_reads_it(
         ("#cloud-config \nruncmd: []\nruncmd: []\n", "stands there twice"),
         ("runcmd: []\n", "first line is not #cloud-config"),
         ("#cloud-config\n", "no keys at all"),
+        ("#cloud-config\n{}\n", "no keys at all"),
+        ("", "first line is not #cloud-config"),
+        ("\ufeff#cloud-config\nruncmd: []\n", "byte order mark"),
+        ('#cloud-config\n{"runcmd": [a],\n "write_file": []}\n', "line 3: cloud-init has no key write_file (did"),
+        ("#cloud-config\n'runcmd': []\n\"Package\": []\n", 'line 3: cloud-init has no key Package (did you mean "pack'),
+        ("#cloud-config\nusers: [&a {runcmds: []}]\n<<: *a\n", "line 2: cloud-init has no key runcmds"),
+        ("#cloud-config\n? runcmd\n: []\n? zzz\n: 1\n", "line 4: cloud-init has no key zzz"),
+        ("#cloud-config\n12: a\n", "line 2: a key must be a word, not 12"),
+        ("#cloud-config\n[a]: b\n", "line 2: a key must be a word, not a sequence"),
+        ("#cloud-config\n- a\n", "line 2: it is no mapping of keys, but a list"),
+        ("#cloud-config\nhello\n", "line 2: it is no mapping of keys, but a text"),
+        ("#cloud-config\nruncmd:\n\t- a\n", "line 3: YAML takes no tab"),
+        ("#cloud-config\nruncmd: [a\n", "it is no YAML: while parsing a flow sequence"),
+        ("#cloud-config\nruncmd: *nobody\n", "line 2: it is no YAML: found undefined alias"),
+        ("#cloud-config\nruncmd: []\n---\nusers: []\n", "line 3: a second document begins here"),
+        ("#cloud-config\nruncmd: !mine x\n", "line 2: it is no YAML: could not determine a constructor"),
+        ("#cloud-config\nruncmd: 2024-13-45\n", "no YAML that cloud-init reads"),
+        ("#cloud-config\nruncmd: \x1b[31m\n", "line 2: YAML takes no control character"),
+        (f"#cloud-config\nruncmd: {'[' * 20_000}", "YAML"),
     ],
 )
 def test_what_the_schema_lets_pass_is_told(tmp_path, text, said):
@@ -296,6 +316,51 @@ def test_what_the_schema_lets_pass_is_told(tmp_path, text, said):
     ended = firstlight("bootstrap.check", str(file))
     assert ended.code == 1
     assert said in ended.out
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#cloud-config\n{runcmd: [a], users: [], 'hostname': x}\n",
+        "#cloud-config\nusers: [&a {runcmd: []}]\n<<: *a\nruncmd: [b]\n",  # its own key comes before a merged one
+        "#cloud-config of mine\n%YAML 1.1\n---\nruncmd: |\n  write_file:\n  \tx\n",
+        "#cloud-config\r\nruncmd: [a]\r\n",
+        '#cloud-config\n"write_files": &x\n  - {path: /a, content: "write_file: no"}\nbootcmd: *x\n',
+    ],
+    ids=["braces", "merged", "directive", "crlf", "quoted"],
+)
+def test_any_style_of_yaml_is_understood(text):
+    assert problems_of(text) == []
+
+
+def test_aliases_that_would_grow_without_end_are_judged_at_once():
+    layers = [f"x{number}: &x{number} [{', '.join([f'*x{number - 1}'] * 9)}]" for number in range(1, 40)]
+    text = "\n".join(["#cloud-config", "x0: &x0 [a]", *layers, ""])
+    assert len(problems_of(text)) == 40
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"#include\nhttps://example.org/a\n", "not judged: it is a list of addresses"),
+        (b"#!/bin/sh\necho\n", "not judged: it is a script"),
+        (b"## template: jinja\n#cloud-config\n", "not judged: it is a Jinja template"),
+        (b"#cloud-config-archive\n- a\n", "not judged: it is an archive of several parts"),
+        (b"Content-Type: multipart/mixed; boundary=x\nMIME-Version: 1.0\n\n--x\n", "not judged: it is a MIME message"),
+        (b"\x1f\x8b\x08\x00", "gunzip --to-stdout"),
+        (b"#cloud-config\nruncmd: [\xff]\n", "is no text"),
+        (b"#cloud-config\n\0", "is no text"),
+        (b"#cloud-config\n" + b"#" * (16 << 20), "is bigger than 16 MiB"),
+        (None, "cannot be read"),
+    ],
+    ids=["include", "script", "jinja", "archive", "mime", "gzip", "latin", "zero", "huge", "folder"],
+)
+def test_what_cannot_be_judged_is_told_and_never_passes(tmp_path, data, said):
+    file = tmp_path / "user-data"
+    file.mkdir() if data is None else file.write_bytes(data)
+    ended = firstlight("bootstrap.check", str(file))
+    assert (ended.code, ended.out) == (2, "")
+    assert said in ended.err
 
 
 def test_the_user_data_of_ours_passes_our_own_check(tmp_path):

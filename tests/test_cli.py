@@ -57,10 +57,22 @@ def test_a_machine_read_here_can_be_replayed(tmp_path: Path) -> None:
         (["up", "--detach", "--once"], 2, "exclude each other"),
         (["setup.vllm", "--environment", "conad"], 2, 'did you mean "conda"'),
         (["setup.vllm", "--machine", str(MACHINES / "no-gpu-laptop.json")], 2, "--no-proof"),
+        (["setup.vllm", "--index", "host/simple"], 2, "--index https://HOST/simple"),
         (["setup.vllm", "--adopt", "/no/such/folder"], 2, "is no folder"),
         (["setup.rollback", "vlm"], 2, 'did you mean "vllm"'),
         (["serve.vllm"], 2, "no model was named"),
         (["down", "nobody"], 2, "nobody"),
+        (["service.status", "nobody"], 2, 'there is no service "nobody"'),
+        (["service.logs", "--lines", "3", "--follow", "nobody"], 2, 'there is no service "nobody"'),
+        (["setup"], 2, "setup is a group of commands: setup."),
+        (["setup", "--help"], 2, "fix: firstlight --list setup"),
+        (["--help", "plna"], 2, 'did you mean "plan"'),
+        (["help", "plna"], 2, 'did you mean "plan"'),
+        (["--list", "setp"], 2, 'did you mean "setup"'),
+        (["--list", "--list-format=josn"], 2, 'did you mean "json"'),
+        (["--list", "--list-depth=x"], 2, "--list-depth takes a number"),
+        (["setup.repair", "vllm"], 1, "firstlight setup.vllm"),
+        (["ask", "What", "is", "it?", "--model", "a b"], 2, "firstlight ask 'What is it?' --model 'a b'"),
     ],
 )
 def test_wrong_words_end_with_two_and_say_what_to_do(words: list[str], code: int, said: str, tmp_path: Path) -> None:
@@ -113,6 +125,9 @@ def test_usage_errors_are_documents_too() -> None:
     ended = firstlight("plan", "vllm", "--jsn", "--json")
     assert ended.code == 2
     assert ended.document["error"]["code"] == 2
+    listed = firstlight("--list", "--json")
+    assert listed.code == 2
+    assert listed.document["error"]["fix"] == "firstlight --list --list-format=json"
 
 
 def test_stock_invoke_runs_the_same_tasks_with_the_same_codes() -> None:
@@ -128,20 +143,38 @@ def test_stock_invoke_runs_the_same_tasks_with_the_same_codes() -> None:
     dry = firstlight("--dry", "plan", "vllm", program=invoke, folder=REPOSITORY)
     assert dry.code == 2
     assert "up --dry-run" in dry.err
+    for words in (["down", "nobody"], ["service.stop", "nobody"], ["service.logs", "--lines", "3", "nobody"]):
+        named = firstlight(*words, program=invoke, folder=REPOSITORY)
+        assert (named.code, "there is no ser" in named.err, '"nobody"' in named.err) == (2, True, True), named.err
     listed = firstlight("--list", program=invoke, folder=REPOSITORY)
     for name in ("up", "down", "machine", "plan", "setup.vllm", "setup.transformers", "serve.vllm", "chat", "ask"):
         assert f" {name} " in listed.out
 
 
-def test_every_command_has_help_for_every_option() -> None:
+def test_help_is_a_word_too() -> None:
+    assert firstlight("help").out == firstlight("--help").out
+    assert firstlight("help", "plan").out == firstlight("plan", "--help").out
+
+
+def test_what_lies_in_the_current_folder_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "firstlight.json").touch()  # what `firstlight machine --json > firstlight.json` begins with
+    (tmp_path / "firstlight.yaml").write_text("run: [")
+    ended = firstlight("machine", "--json", folder=tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.document["schema"] == "firstlight.machine/1"
+
+
+def test_every_command_has_help_for_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    from firstlight.tasks.program import run
+
     listed = json.loads(firstlight("--list", "--list-format=json").out)
     names = [task["name"] for task in listed["tasks"]]
     names += [f"{room['name']}.{task['name']}" for room in listed["collections"] for task in room["tasks"]]
     assert len(names) >= 15
     for name in names:
-        ended = firstlight(name, "--help")
-        assert ended.code == 0, name
-        options = [line for line in ended.out.splitlines() if line.startswith("  -")]
+        assert run(["firstlight", name, "--help"]) == 0, name
+        options = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  -")]
+        assert options, name
         for line in options:
             words = line.split()
             assert len(words) > 2 or (len(words) == 2 and not words[1].isupper()), f"{name}: {line} has no help"

@@ -27,6 +27,9 @@ PROGRAMS = frozenset(
         *("apt-get", "cat", "curl", "df", "dmesg", "docker", "dnf", "echo", "export", "file", "firstlight", "ip"),
         *("journalctl", "kill", "less", "ls", "mkdir", "namei", "nohup", "nvidia-smi", "ollama", "pip", "ps", "rm"),
         *("ssh", "sudo", "systemctl", "unset", "wsl"),
+        # Where root needs no sudo, what stands behind it begins the line.
+        *("apk", "chmod", "chown", "modprobe", "mount", "nvidia-modprobe", "pacman", "reboot", "timedatectl"),
+        *("ubuntu-drivers", "umount", "yum"),
     }
 )
 """Programs and words of the shell with which a line to paste may begin."""

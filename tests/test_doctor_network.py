@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import ssl
 import subprocess
 import threading
 import time
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 from support.doctor_look import judge, look, told
+from support.patience import with_patience
 from support.small_catalogue import build, catalogue, page
 
 from firstlight.catalogue.loading import load_catalogue, load_mirrors
@@ -22,6 +25,7 @@ from firstlight.environments.pipconfig import PipSettings
 from firstlight.models.hubs import load_hubs
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
+HANGING = 600.0
 LOGIN = b"<!DOCTYPE html>\n<html><title>Log in</title><script>{}</script></html>"
 
 
@@ -56,10 +60,10 @@ class _Handler(BaseHTTPRequestHandler):
         server, wanted = self.server, self.headers.get("Range")
         server.asked.append(f"{self.path} {wanted or ''}".strip())
         if server.manner == "hang":
-            server.closing.wait(30)
+            server.closing.wait(HANGING)
             return
         if server.together:
-            server.together.wait(30)  # nobody is answered before all have asked
+            server.together.wait(120)  # nobody is answered before all have asked
         if server.manner.isdigit():
             self.send_response(int(server.manner))
             self.end_headers()
@@ -78,13 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
         if server.manner == "stall":
             self.wfile.write(body[:100])
             self.wfile.flush()
-            server.closing.wait(30)
-        elif server.manner == "slow":
-            for start in range(0, len(body), 20_000):
-                self.wfile.write(body[start : start + 20_000])
-                self.wfile.flush()
-                if server.closing.wait(0.2):
-                    return
+            server.closing.wait(HANGING)
         else:
             self.wfile.write(body)
 
@@ -109,9 +107,9 @@ def source():
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    monkeypatch.setattr(network, "PATIENCE", 1.0)
-    monkeypatch.setattr(network, "LISTEN", 0.5)
+def _patient(monkeypatch):
+    monkeypatch.setattr(network, "PATIENCE", 60.0)
+    monkeypatch.setattr(network, "LISTEN", 60.0)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
@@ -120,7 +118,7 @@ def target(server, kind="conda", **more):
     return Target(kind=kind, place=server.url, url=f"{server.url}/x/file", **{**defaults, **more})
 
 
-def ask(*every, seconds=4.0):
+def ask(*every, seconds=120.0):
     return probe(every, PipSettings(), seconds=seconds)
 
 
@@ -132,9 +130,9 @@ class TestProbe:
     def test_a_good_source(self, source):
         (seen,) = ask(target(source(), canonical=True))
         assert (seen.ok, seen.ranged, seen.canonical, seen.portal, seen.reason) == (True, True, True, False, "")
-        assert 0 < seen.seconds < 1
-        assert seen.rate > 1_000_000
-        assert abs(seen.skew) < 3
+        assert seen.seconds > 0
+        assert seen.rate > 0
+        assert abs(seen.skew) < 600  # the clocks are one; the answer may be long under way
 
     def test_only_a_small_part_is_asked_for(self, source):
         server = source()
@@ -163,37 +161,51 @@ class TestProbe:
         assert (seen.ok, seen.reason) == (False, f"HTTP {status}")
         assert seen.skew is not None
 
-    def test_silence_stalls_and_closed_ports_end_in_time(self, source):
+    def test_silence_stalls_and_closed_ports_end_in_time(self, source, monkeypatch):
+        monkeypatch.setattr(network, "PATIENCE", 1.0)
+        monkeypatch.setattr(network, "LISTEN", 0.5)
         closed = source()
         closed.shutdown()
         closed.server_close()
         began = time.monotonic()
         hung, stalled, gone = ask(target(source("hang")), target(source("stall")), target(closed))
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < HANGING / 2
         assert hung.reason.startswith("no answer in 1 s")
         assert not stalled.ok
         assert gone.reason == "connection refused"
 
     def test_nobody_waits_longer_than_all_may_take(self, source, monkeypatch):
-        monkeypatch.setattr(network, "PATIENCE", 30.0)
-        began = time.monotonic()
-        good, hung = ask(target(source()), target(source("hang")), seconds=0.7)
-        assert time.monotonic() - began < 2
-        assert good.ok
-        assert hung.reason == "no answer in 0.7 s"
+        monkeypatch.setattr(network, "PATIENCE", HANGING)
+        here, silent = source(), source("hang")
 
-    def test_all_sources_are_asked_at_once(self, source, monkeypatch):
-        monkeypatch.setattr(network, "PATIENCE", 30.0)
+        def claim(seconds):
+            began = time.monotonic()
+            good, hung = ask(target(here), target(silent), seconds=seconds)
+            assert time.monotonic() - began < HANGING / 2
+            assert good.ok
+            assert hung.reason == f"no answer in {seconds:g} s"
+
+        with_patience((0.7, 7.0, 70.0), claim)
+
+    def test_all_sources_are_asked_at_once(self, source):
         together = threading.Barrier(12)
-        found = ask(*(target(source("together", together=together)) for _ in range(12)), seconds=60.0)
+        found = ask(*(target(source("together", together=together)) for _ in range(12)))
         assert all(seen.ok for seen in found)
 
     def test_a_slow_source_is_seen_to_be_slow(self, source, monkeypatch):
-        monkeypatch.setattr(network, "PATIENCE", 30.0)
+        def asked(seconds):
+            """Ask on a clock by which every piece takes so long."""
+            looks = itertools.count()
+            monkeypatch.setattr(
+                network, "time", SimpleNamespace(monotonic=lambda: next(looks) * seconds, time=time.time)
+            )
+            (seen,) = ask(target(source()))
+            assert seen.ok
+            return seen.rate
+
         monkeypatch.setattr(network, "LISTEN", 2.0)
-        slow, quick = ask(target(source("slow")), target(source()), seconds=60.0)
-        assert slow.ok
-        assert slow.rate < quick.rate / 2
+        assert 50_000 < asked(0.2) < 100_000  # what came within LISTEN counts, not the whole file
+        assert asked(0.001) > 10_000_000
 
     def test_an_untrusted_certificate_is_seen_and_the_time_asked_without_it(self, source, tmp_path):
         key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"

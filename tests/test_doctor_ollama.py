@@ -223,6 +223,14 @@ class FakeStore:
     def file(self, content: bytes) -> Path:
         return self.blobs / f"sha256-{digest_of(content)}"
 
+    def newer(self, name: str, manifest: Mapping[str, object]) -> Path:
+        """Name a manifest as newer releases do: itself a blob, and a link to it in a second folder."""
+        blob = self.blob(json.dumps(manifest).encode())
+        path = self.folder / "manifests-v2" / "ollama.com" / "library" / name.replace(":", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(self.blobs / str(blob["digest"]).replace(":", "-"))
+        return path
+
 
 @pytest.fixture
 def store(tmp_path):
@@ -275,6 +283,28 @@ class TestStore:
         (finding,) = judge("ollama-manifests", ollama=read(tmp_path))
         assert (finding.status, finding.subject) == ("warn", str(path))
         assert finding.summary == "the manifest of qwen3:8b cannot be read"
+
+    def test_models_of_newer_releases_are_in_a_second_folder_and_count_once(self, store, tmp_path):
+        store.model("qwen3:8b", b"weights")
+        store.newer("qwen3:8b", {"schemaVersion": 2, "layers": [store.blob(b"weights")]})
+        store.newer("phi:latest", {"schemaVersion": 2, "layers": [store.blob(b"phi")]})
+        (finding,) = judge("ollama-blobs", ollama=read(tmp_path, deep=True))
+        assert finding.summary.startswith(f"2 models in {store.folder}, all files there")
+        store.file(b"phi").unlink()
+        (finding,) = judge("ollama-blobs", ollama=read(tmp_path))
+        assert finding.summary.startswith("phi:latest is not whole")
+
+    def test_a_list_of_manifests_is_no_broken_one(self, store, tmp_path):
+        ours, theirs = {"layers": [store.blob(b"weights")]}, {"layers": [store.blob(b"tensors")]}
+        children = [{**theirs, "runner": "mlx"}, {**ours, "runner": "llamacpp"}]
+        kind = "application/vnd.ollama.manifest.list.v2+json"
+        store.newer("qwen3:8b", {"schemaVersion": 2, "mediaType": kind, "manifests": children})
+        store.file(b"tensors").unlink()  # no server here reads them
+        assert judge("ollama-manifests", ollama=read(tmp_path))[0].status == "ok"
+        assert judge("ollama-blobs", ollama=read(tmp_path))[0].status == "ok"
+        store.file(b"weights").unlink()
+        (finding,) = judge("ollama-blobs", ollama=read(tmp_path))
+        assert finding.summary.startswith("qwen3:8b is not whole")
 
     def test_unfinished_downloads_count_by_what_they_take_up(self, store, tmp_path):
         store.model("one:latest", b"weights")

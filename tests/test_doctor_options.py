@@ -8,13 +8,14 @@ import msgspec
 import pytest
 from support.command import firstlight
 
-from firstlight.doctor.findings import skip
+from firstlight.doctor.examine import Wish, examine_described
+from firstlight.doctor.findings import by_hand, skip, warn, without_sudo
 from firstlight.doctor.logs import read_log
 from firstlight.doctor.redacting import redacted
 from firstlight.doctor.report import Examination, counted
 from firstlight.doctor.secrets import without_secrets
 from firstlight.doctor.story import remedy_of
-from firstlight.machine.facts import Host, Init, Machine
+from firstlight.machine.facts import Host, Init, Machine, Nvidia
 from firstlight.serving.causes import load_causes
 from firstlight.ui.doctor import page
 
@@ -123,3 +124,29 @@ def test_keys_of_clouds_and_addresses_of_mail_stay_out():
         machine=None, counts=counted([]), findings=[], next="ask somebody@mail.example.org, see user@1000.service"
     )
     assert redacted(examination, {}).next == "ask <user>@<host>, see user@1000.service"
+
+
+class TestSudo:
+    """A rented container is root's and has no sudo: its lines must run there as they are."""
+
+    @pytest.mark.parametrize(("who", "line"), [("root", "reboot"), ("absent", "reboot"), ("password", "sudo reboot")])
+    def test_stands_before_a_line_only_where_it_is_used(self, who, line):
+        machine = Machine(host=Host(sudo=who), nvidia=Nvidia(driver="580.95.05", problem="driver_library_mismatch"))
+        found = examine_described(Wish(only=("driver-library",)), machine)
+        (finding,) = [each for each in found.findings if each.status == "fail"]
+        assert finding.remedy.commands == [line]
+        assert finding.remedy.needs_root
+        assert found.next == line
+
+    @pytest.mark.parametrize(
+        ("line", "plain"),
+        [
+            ("echo a | sudo tee /b", "echo a | tee /b"),
+            ("sudo rm /a && sudo ldconfig", "rm /a && ldconfig"),
+            ("sudo -u ollama firstlight doctor", "sudo -u ollama firstlight doctor"),
+            ("ls /etc/sudo /a/sudo b", "ls /etc/sudo /a/sudo b"),
+        ],
+    )
+    def test_the_rest_of_a_line_stays(self, line, plain):
+        finding = without_sudo(warn("w", remedy=by_hand("do it", line)), Machine(host=Host(sudo="root")))
+        assert finding.remedy.commands == [plain]

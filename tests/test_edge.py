@@ -40,7 +40,7 @@ def test_an_interrupted_command_prints_one_document_and_one_line(
         facts.open("w"),
     ):  # opening it waits until the command reads
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
     assert process.returncode == code
     document = json.loads(out)
     assert document["schema"] == "firstlight.error/1"
@@ -90,6 +90,20 @@ def test_an_error_after_the_result_is_told_and_makes_no_second_document(capsys: 
     assert "the engine ended by itself" in err
 
 
+def test_a_defect_of_ours_is_one_document_and_tells_where_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> int:
+        return len({}["https://somebody:secret@host/"])
+
+    assert guarded(work, as_document=True) == 1
+    out, err = capsys.readouterr()
+    error = json.loads(out)["error"]
+    assert (error["code"], error["kind"]) == (1, "FirstlightError")
+    assert error["why"].startswith("KeyError: ")
+    assert "secret" not in out
+    assert "in work" in err
+    assert "firstlight doctor --redact" in err
+
+
 @pytest.mark.parametrize("room", ["firstlight.tasks", "invoke.program", "firstlight.tasks.up"])
 @pytest.mark.parametrize(("number", "code", "kind"), SIGNALS)
 def test_an_interruption_while_the_program_still_loads(room: str, number: signal.Signals, code: int, kind: str) -> None:
@@ -106,7 +120,7 @@ main()
 """
     for words in ([], ["--json"]):
         ended = subprocess.run(
-            [sys.executable, "-c", script, *words], capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-c", script, *words], capture_output=True, text=True, timeout=300, check=False
         )
         assert ended.returncode == code
         assert ended.stderr == ("" if kind == "Interrupted" else "terminated\n")
@@ -128,7 +142,7 @@ sys.argv = ["firstlight", "machine"]
 from firstlight.cli import main
 main()
 """
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode == 130
     assert len(ended.stderr.splitlines()) == 1
 
@@ -164,7 +178,7 @@ def in_shell(words: str) -> subprocess.CompletedProcess[str]:
         ["bash", "-c", f'"{sys.executable}" -m firstlight {words}'],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 

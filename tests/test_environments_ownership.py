@@ -29,10 +29,10 @@ ENGINE = "engine-1.0+cu129-py3-none-any.whl"
 
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch):
-    """No UV_* of the caller, and little patience with what hangs."""
+    """No UV_* of the caller; a busy machine is not taken for silence."""
     for name in [name for name in os.environ if name.startswith("UV_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("UV_HTTP_TIMEOUT", "1")
+    monkeypatch.setenv("UV_HTTP_TIMEOUT", "60")
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
@@ -284,10 +284,10 @@ def test_a_mirror_that_lies_is_passed_over_loudly(place, registry, release):
     assert place.warnings == [f"{lying} does not deliver: {release.address} stands in for it"]
 
 
-def probe(release, *, links=(), wheel=None, mirrors=(), settings=None):
+def probe(release, *, links=(), wheel=None, mirrors=(), settings=None, seconds=60.0):
     wheel = wheel or Wheel(url=release.address, sha256=release.sha256, size=len(release.wheel))
     github = MirrorSet(canonical=release.url, mirrors=list(mirrors))
-    return probe_wheel(wheel, "3.12", github, links, settings or PipSettings(), timeout=1.0)
+    return probe_wheel(wheel, "3.12", github, links, settings or PipSettings(), timeout=seconds)
 
 
 def test_a_wheel_is_asked_for_by_its_first_bytes(release):
@@ -300,7 +300,7 @@ def test_a_wheel_is_asked_for_by_its_first_bytes(release):
 @pytest.mark.parametrize(
     ("what", "reason"),
     [
-        ("404", "HTTP 404"), ("503", "HTTP 503"), ("hang", "no answer in 1 s"),
+        ("404", "HTTP 404"), ("503", "HTTP 503"), ("hang", "no answer in 1"),
         ("html", "it answers with a web page"), ("text", "what it sends is not a wheel"),
         ("short", "its file has 100 bytes, the wheel has "), ("head-501", "it fails on HEAD, which uv begins with"),
     ],
@@ -314,7 +314,7 @@ def test_what_is_no_wheel_is_told_in_words(release, what, reason):
     }
     release.faults = {} if what in bodies else {path: what}
     release.files[path] = bodies.get(what, release.wheel)
-    found = probe(release)
+    found = probe(release, seconds=1.0 if what == "hang" else 60.0)
     assert [(item.url, item.place) for item in found] == [(None, f"{release.url}/owner/engine/releases/download/v1")]
     assert found[0].reason.startswith(reason)
 

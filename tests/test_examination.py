@@ -16,10 +16,12 @@ from firstlight.environments.examining import examine, require_passed
 from firstlight.errors import VerificationFailed
 from firstlight.events import Event, Step, StepProgress, silent
 from firstlight.machine.facts import Gpu
+from firstlight.models.provide import MADE_HERE
 from firstlight.models.synthetic import write_synthetic_model
 from firstlight.planning.plan import Plan
 from firstlight.planning.request import Request
-from firstlight.proof.receipts import Receipt
+from firstlight.proof.first_token import Proof
+from firstlight.proof.receipts import ModelRecord, Receipt
 from firstlight.ui.ending import summary
 
 WHOLE = {**TORCH, **ENGINE}
@@ -367,3 +369,29 @@ def test_without_a_proof_the_examination_is_what_is_shown() -> None:
         "",
         "  examined  1 check holds; not looked at: modules",
     ]
+
+
+@pytest.mark.parametrize(
+    ("source", "answer", "model"),
+    [
+        (MADE_HERE, "jsWiy   (random weights make no words)", "/proof (3.0 MB, made here: random weights)"),
+        ("huggingface.co", "jsWiy", "/proof (3.0 MB, from huggingface.co)"),
+    ],
+)
+def test_letters_of_random_weights_are_no_broken_engine(source: str, answer: str, model: str) -> None:
+    plan = Plan(
+        engine="tiny", build=None, home=None, gpus=[0], environment="venv", because=[], launch=None, needs=None,
+        refused=[], steps=[],
+    )  # fmt: skip
+    proof = Proof(
+        model="proof", prompt="What?", text="jsWiy\n", first_token_seconds=0.1, seconds=0.2, tokens_per_second=None,
+        tokens=3, finish_reason="length", device="cpu",
+    )  # fmt: skip
+    receipt = Receipt(
+        what="setup.tiny", started="2026-11-23T00:00:00Z", seconds=2.0, bytes=0, request=Request(engine="tiny"),
+        plan=plan, steps=[], path="/receipt.json", proof=proof,
+        model=ModelRecord(name="proof", path="/proof", source=source, bytes=3_000_000, reused=False),
+    )  # fmt: skip
+    lines = summary(receipt, 80, unicode=True)
+    assert f"  answer  {answer}" in lines
+    assert f"  model    {model}" in lines

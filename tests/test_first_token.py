@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from firstlight.environments.pipconfig import read_pip_settings, uv_arguments
 from firstlight.environments.wheels import find_uv
 from firstlight.serving.ports import free_port, port_holder
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(3600)]
 
 MODEL = "SmolLM2-135M-Instruct"
 
@@ -55,6 +56,29 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     (built,) = base.glob("firstlight-*.whl")
     run("pip", "install", "--python", python, *words, str(built))
     return [str(base / "env" / "bin" / "firstlight")]
+
+
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The program with a catalogue by which an examination imports two models of transformers instead of 500.
+
+    The whole examination takes half a minute of computing; it has a test of its own (`installed`), and vLLM's another.
+    """
+    beside = tmp_path_factory.mktemp("hasty")
+    for name in ("envs", "templates", "scripts"):
+        shutil.copytree(REPOSITORY / name, beside / name, ignore=shutil.ignore_patterns("__pycache__"))
+    page = beside / "envs" / "transformers" / "builds.toml"
+    whole, few = '["transformers.models.*.modeling_*"]', '["transformers.models.llama.modeling_*"]'
+    assert whole in page.read_text()
+    page.write_text(page.read_text().replace(whole, few))
+    code = f"""
+from pathlib import Path
+from firstlight import resources
+resources._PACKAGE = Path({str(beside)!r}, "firstlight")
+from firstlight.cli import main
+main()
+"""
+    return [sys.executable, "-c", code]
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +132,9 @@ def test_a_second_setup_builds_nothing(installed: Ended, place: Path, channel: s
     assert again.document["environment"]["generation"] == installed.document["environment"]["generation"]
 
 
-def test_repair_builds_beside_and_rollback_goes_back(installed: Ended, place: Path) -> None:
+def test_repair_builds_beside_and_rollback_goes_back(installed: Ended, place: Path, hasty: list[str]) -> None:
     first = installed.document["environment"]["generation"]
-    repaired = firstlight("setup.repair", "transformers", "--json", home=place)
+    repaired = firstlight("setup.repair", "transformers", "--json", home=place, program=hasty)
     assert repaired.code == 0, repaired.err
     second = repaired.document["environment"]["generation"]
     assert second != first
@@ -137,9 +161,9 @@ def test_a_failed_proof_switches_nothing(installed: Ended, place: Path, tmp_path
     assert sorted(path.name for path in empty.rglob("*")) == before
 
 
-def test_an_environment_that_is_there_can_be_adopted(installed: Ended, tmp_path: Path) -> None:
+def test_an_environment_that_is_there_can_be_adopted(installed: Ended, tmp_path: Path, hasty: list[str]) -> None:
     prefix = installed.document["environment"]["prefix"]
-    ended = firstlight("setup.transformers", "--adopt", prefix, "--json", home=tmp_path / "other home")
+    ended = firstlight("setup.transformers", "--adopt", prefix, "--json", home=tmp_path / "other home", program=hasty)
     assert ended.code == 0, ended.err
     assert ended.document["environment"]["kind"] == "adopted"
     assert ended.document["environment"]["prefix"] == prefix
@@ -148,12 +172,12 @@ def test_an_environment_that_is_there_can_be_adopted(installed: Ended, tmp_path:
 
 @pytest.mark.usefixtures("installed")
 def test_up_answers_with_a_real_model(place: Path) -> None:
-    ended = firstlight("up", home=place, timeout=900)
+    ended = firstlight("up", "--port", str(free_port()), home=place, timeout=900)
     assert ended.code == 0, ended.err
     assert "Paris" in ended.out
     for word in ("asked", "answer", "first token after", "Timeline", "environment", "convert", "start"):
         assert word in ended.out
-    again = firstlight("up", "--once", "--json", home=place)
+    again = firstlight("up", "--once", "--json", "--port", str(free_port()), home=place)
     assert "Paris" in again.document["proof"]["text"]
     assert {step["outcome"] for step in again.document["steps"] if step["id"] in {"environment", "model"}} == {"reused"}
 
@@ -205,7 +229,7 @@ def test_serve_stays_until_it_is_ended(place: Path, number: signal.Signals, code
         answer = firstlight("ask", "hello", "--url", f"http://127.0.0.1:{port}/v1", home=place)
         assert answer.code == 0, answer.err
         run.send_signal(number)
-        run.communicate(timeout=60)
+        run.communicate(timeout=300)
         assert run.returncode == code
     finally:
         run.kill()
@@ -219,18 +243,16 @@ def test_the_wheel_alone_does_the_same(wheel: list[str], place: Path, tmp_path: 
     assert facts.document["schema"] == "firstlight.machine/1"
     plan = firstlight("plan", "vllm", "--json", program=wheel, folder=tmp_path)
     assert plan.document["build"]["id"] == "vllm-0.32.0-cpu"
-    ended = firstlight("up", "--once", "--json", program=wheel, folder=tmp_path, home=place)
+    ended = firstlight("up", "--once", "--json", "--port", str(free_port()), program=wheel, folder=tmp_path, home=place)
     assert ended.code == 0, ended.err
     assert "Paris" in ended.document["proof"]["text"]
-    shown = firstlight("up", "--once", program=wheel, folder=tmp_path, home=place)
-    assert "Paris" in shown.out
 
 
-def test_killed_in_the_middle_it_goes_on(tmp_path: Path) -> None:
+def test_killed_in_the_middle_it_goes_on(tmp_path: Path, hasty: list[str]) -> None:
     home = tmp_path / "killed"
-    words = [sys.executable, "-m", "firstlight", "setup.transformers", "--environment", "venv", "--no-proof", "--json"]
+    words = ["setup.transformers", "--environment", "venv", "--no-proof", "--json"]
     variables = os.environ | {"FIRSTLIGHT_HOME": str(home)}
-    first = subprocess.Popen(words, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    first = subprocess.Popen([*hasty, *words], env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     installing = home / "environments" / "transformers"
     deadline = time.monotonic() + 300
     while not list(installing.glob("*/lib/python3*/site-packages/*")) and time.monotonic() < deadline:
@@ -239,16 +261,16 @@ def test_killed_in_the_middle_it_goes_on(tmp_path: Path) -> None:
     first.send_signal(signal.SIGKILL)
     first.wait()
     assert not (installing / "current").exists()
-    second = firstlight(*words[3:], home=home, timeout=900)
+    second = firstlight(*words, home=home, timeout=900, program=hasty)
     assert second.code == 0, second.err
     assert current(home) == second.document["environment"]["generation"]
     leftovers = [path.name for path in installing.iterdir() if path.is_dir() and not path.is_symlink()]
     assert leftovers == [current(home)]
 
 
-def test_two_at_once_one_waits_its_turn(tmp_path: Path) -> None:
+def test_two_at_once_one_waits_its_turn(tmp_path: Path, hasty: list[str]) -> None:
     home = tmp_path / "two"
-    words = [sys.executable, "-m", "firstlight", "setup.transformers", "--environment", "venv", "--no-proof", "--json"]
+    words = [*hasty, "setup.transformers", "--environment", "venv", "--no-proof", "--json"]
     variables = os.environ | {"FIRSTLIGHT_HOME": str(home)}
     runs = [
         subprocess.Popen(words, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -280,7 +302,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
         assert run.poll() is None
         time.sleep(0.02)
     os.killpg(run.pid, signal.SIGINT)
-    _, err = run.communicate(timeout=60)
+    _, err = run.communicate(timeout=300)
     assert run.returncode == 130, err
     assert "Traceback" not in err
     assert "run the same command again" in err
@@ -289,7 +311,8 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_vllm_from_bare_to_a_real_answer(place: Path, channel: str) -> None:
-    ended = firstlight("up", "--engine", "vllm", "--channel", channel, "--once", "--json", home=place, timeout=1800)
+    words = ["--engine", "vllm", "--channel", channel, "--port", str(free_port())]  # 8000 may be somebody's
+    ended = firstlight("up", *words, "--once", "--json", home=place, timeout=1800)
     assert ended.code == 0, ended.err
     receipt = ended.document
     assert "Paris" in receipt["proof"]["text"]

@@ -129,7 +129,7 @@ def get(folder, name="pip", **variables):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 

@@ -147,10 +147,18 @@ def test_a_folder_of_something_else_is_listed(tmp_path):
     assert "notes.txt" in refused(tmp_path, UsageError).why
 
 
-def test_a_broken_off_download_is_seen(tmp_path):
-    (tmp_path / ".cache").mkdir()
-    (tmp_path / ".cache" / "abc.incomplete").write_bytes(b"x")
+@pytest.mark.parametrize("place", [".cache", "blobs", ".cache/huggingface/download/onnx"])
+def test_a_broken_off_download_is_seen(tmp_path, place):
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place / "abc.incomplete").write_bytes(b"x")
     assert "broken off" in refused(tmp_path, UsageError).why
+
+
+def test_a_whole_disk_is_refused_without_being_walked_through(tmp_path):
+    deep = tmp_path / "a" / "b" / "c"
+    deep.mkdir(parents=True)
+    (deep / "abc.incomplete").write_bytes(b"x")
+    assert "it holds a" in refused(tmp_path, UsageError).why
 
 
 @pytest.mark.parametrize("text", ["{", "[1, 2]", "", "\xff"])

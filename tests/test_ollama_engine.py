@@ -415,7 +415,8 @@ def test_a_model_that_lies_on_the_cpu_beside_a_gpu_is_no_proof(tmp_path, gpu, de
     port = int((serving.command.environment["OLLAMA_HOST"] or "").rpartition(":")[2])
     spec = ServerSpec(
         name="ollama", command=Command((str(program), "serve"), environment), host="127.0.0.1", port=port,
-        health_path=serving.health_path, log=tmp_path / "log", ready_timeout=60.0, engine="ollama", model_id="tiny:f16",
+        health_path=serving.health_path, log=tmp_path / "log", ready_timeout=600.0, engine="ollama",
+        model_id="tiny:f16",
     )  # fmt: skip
     with RunningServer.start(spec) as server:
         server.wait_ready(_step())

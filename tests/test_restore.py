@@ -108,7 +108,7 @@ def test_the_kept_tool_restores_with_another_python_and_no_network_at_all(machin
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -132,7 +132,7 @@ def test_a_machine_without_the_right_python_says_what_to_do(machine):
     text = kept.launcher.read_text()
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
     kept.launcher.write_text(text.replace(version, "3.99"))
-    done = subprocess.run([str(kept.launcher), "restore"], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([str(kept.launcher), "restore"], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 1
     assert "made for Python 3.99, and this machine has none" in done.stderr
     assert "fix: install python3.99" in done.stderr

@@ -9,12 +9,12 @@ import pytest
 
 from firstlight.errors import NothingFits
 from firstlight.events import Note, StepFinished, StepProgress, StepStarted
+from firstlight.fetching.words import duration, rate, size
 from firstlight.planning.plan import Refusal
 from firstlight.proof.receipts import StepRecord
 from firstlight.ui.ending import next_steps
 from firstlight.ui.failures import as_json, show_failure
 from firstlight.ui.progress import PlainProgress, amount, progress
-from firstlight.ui.quantities import duration, rate, size
 from firstlight.ui.tables import cells, table
 from firstlight.ui.terminal import speaks_unicode, write
 from firstlight.ui.timeline import timeline

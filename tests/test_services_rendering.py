@@ -82,8 +82,16 @@ def test_basic_leaves_the_devices_alone() -> None:
 def test_what_lies_in_a_home_is_bound_into_the_hidden_one() -> None:
     unit = render_unit(spec(hardening="strict", model_path=Path("/root/a model")), version=252)
     assert "ProtectHome=tmpfs\n" in unit
+    assert "TemporaryFileSystem=/root:ro,mode=0755\n" in unit
     assert 'BindReadOnlyPaths="/root/a model"\n' in unit
     assert "ProtectHome=yes\n" in render_unit(spec(hardening="strict"), version=252)
+
+
+def test_an_old_systemd_gets_folders_that_can_be_entered_above_what_is_bound() -> None:
+    at_home = spec(hardening="strict", model_path=Path("/root/a model"))
+    assert "UMask=0022\n" in render_unit(at_home, version=247)
+    assert "UMask=0077\n" in render_unit(at_home, version=252)
+    assert "UMask=0077\n" in render_unit(spec(hardening="strict"), version=247)
 
 
 def test_what_lies_in_a_temporary_folder_stays_visible() -> None:

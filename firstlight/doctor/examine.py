@@ -13,7 +13,7 @@ import msgspec
 from firstlight.catalogue.types import Catalogue
 from firstlight.doctor.check import GROUPS, Check
 from firstlight.doctor.evidence import PLAN, Evidence, NotSeen, Unseen
-from firstlight.doctor.findings import Finding, skip
+from firstlight.doctor.findings import Finding, skip, without_sudo
 from firstlight.doctor.looking import DoctorProbe, Look
 from firstlight.doctor.readable import readable_catalogue
 from firstlight.doctor.report import THERE_ALONE, Examination, counted
@@ -132,7 +132,7 @@ def examine_log(path: Path) -> Examination:
 
     began = time.monotonic()
     machine = read_machine(deadline=MACHINE_SECONDS)
-    findings = read_log(path, machine=machine)
+    findings = [without_sudo(finding, machine) for finding in read_log(path, machine=machine)]
     return Examination(
         machine=machine,
         counts=counted(findings),
@@ -174,7 +174,8 @@ def _plans(
 
 
 def _judge(evidence: Evidence, checks: list[Check], wish: Wish, began: float, elsewhere: str) -> Examination:
-    findings = [finding for check in checks for finding in run_check(check, evidence, wish, elsewhere)]
+    found = [finding for check in checks for finding in run_check(check, evidence, wish, elsewhere)]
+    findings = [without_sudo(finding, evidence.machine) for finding in found]
     engines = [] if wish.only else verdicts(evidence, findings)
     return Examination(
         machine=evidence.machine,

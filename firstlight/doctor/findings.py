@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import msgspec
+
+from firstlight.machine.facts import Machine
 
 Status = Literal["ok", "warn", "fail", "skip", "crash"]
 STATUSES: tuple[Status, ...] = ("ok", "warn", "fail", "skip", "crash")
@@ -83,6 +86,15 @@ def by_hand(text: str, *commands: str, root: bool = False) -> Remedy:
 def by_itself(text: str, *actions: Action, commands: tuple[str, ...] = (), root: bool = False) -> Remedy:
     """Return a remedy that `doctor --fix` carries out; `commands` are the same work as lines to paste."""
     return Remedy(text=text, commands=list(commands), needs_root=root, automatic=True, actions=list(actions))
+
+
+def without_sudo(finding: Finding, machine: Machine) -> Finding:
+    """Return the finding with lines that can be pasted: root needs no sudo, and a bare container has none."""
+    remedy = finding.remedy
+    if remedy is None or machine.host.sudo not in {"root", "absent"}:
+        return finding
+    plain = [re.sub(r"(?<![\w/-])sudo (?!-)", "", line) for line in remedy.commands]
+    return msgspec.structs.replace(finding, remedy=msgspec.structs.replace(remedy, commands=plain))
 
 
 def ok(summary: str, *, detail: str | None = None, evidence: str | None = None, subject: str | None = None) -> Finding:

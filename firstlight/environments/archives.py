@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from firstlight.catalogue.loading import find_engine, load_catalogue
-from firstlight.catalogue.types import EngineEntry
+from firstlight.catalogue.types import Build, EngineEntry
 from firstlight.environments.archive_parts import ArchivePart, ArchiveSpec, Assembly, files_of, require_program
 from firstlight.environments.generation_store import GenerationStore, now
 from firstlight.environments.spec import Generation, write_manifest
@@ -24,7 +24,7 @@ from firstlight.machine.space import mount_point, require_room
 if TYPE_CHECKING:
     from firstlight.environments.generations import Store
 
-__all__ = ["ArchivePart", "ArchiveSpec", "ArchiveStore", "store_for", "store_named"]
+__all__ = ["ArchivePart", "ArchiveSpec", "ArchiveStore", "locked", "store_for", "store_named"]
 
 
 class ArchiveStore(GenerationStore):
@@ -135,6 +135,16 @@ class ArchiveStore(GenerationStore):
         """Return where the archives of a release are fetched to: their names carry no version."""
         return self.home.downloads / self.engine / release
 
+    def spare(self) -> list[Generation]:
+        """Return the versions that neither run nor are gone back to: all but current, previous and adopted ones."""
+        current, previous = self.current(), self.previous()
+        if current is None:
+            return []
+        kept = {item.id for item in (current, previous) if item is not None}
+        return [
+            item for item in self.list() if item.id not in kept and item.kind == "archive" and item.state != "building"
+        ]
+
     def adopt(self, prefix: Path, program: str, release: str) -> Generation:
         """Take a copy that is already there: a manifest of ours points to it, and nothing is written into it.
 
@@ -169,6 +179,12 @@ class ArchiveStore(GenerationStore):
         )
         write_manifest(self.folder / name, adopted)
         return adopted
+
+
+def locked(generation: Generation, build: Build) -> bool:
+    """Tell whether every archive of a version has the sum that the catalogue has for it."""
+    listed = {asset.name: asset.sha256 for asset in build.assets}
+    return all(record.sha256 == listed.get(record.name) for record in generation.archives)
 
 
 def store_for(home: Home, entry: EngineEntry) -> Store | ArchiveStore:

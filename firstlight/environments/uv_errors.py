@@ -88,7 +88,7 @@ def explain(
         error: FirstlightError = _other_file(mismatch)
     elif says_full(text):
         fuller = min((prefix, cache), key=free_bytes)
-        error = no_room(fuller, what, needed)
+        error = no_room(fuller, f"the wheels of {what}", needed)
     elif _TIMEOUT.search(text):
         error = _network(messages, what, sources)
     elif "No solution found" in text and _NO_WHEELS.search(text):

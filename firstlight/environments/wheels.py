@@ -113,7 +113,7 @@ def install_wheels(
             )
             if lock and lock not in failure.what:
                 failure.why = f"{failure.why} (held by the lock {lock})"
-            if wheels.locked:
+            if wheels.locked and not failure.what.startswith("no room"):  # there would be none either
                 failure.fix = f"{failure.fix or 'run it again'}; or resolve afresh instead of the lock: add --unlocked"
             raise failure
         changed = with_origins(_changed(result.messages), python, sources, cache, hold)

@@ -62,7 +62,14 @@ def recognise_bytes(head: bytes, *, whole: bool = False) -> Recognised:
             return Recognised(kind="other", detail=f"it is {words}")
     if not head.strip(b"\0"):
         return Recognised(kind="truncated", detail="it begins with nothing but zeros: it was never filled")
-    return Recognised(kind="other", detail=f"it begins with {head[:24]!r}")
+    return Recognised(kind="other", detail=_begins_with(head))
+
+
+def _begins_with(head: bytes) -> str:
+    line = head.splitlines()[0].decode("utf-8", errors="replace").strip()
+    if line and line.isprintable() and "\ufffd" not in line:
+        return f"it is text that begins with {line[:24]!r}"
+    return f"it begins with the bytes {head[:8].hex(' ')}"
 
 
 def _packed(head: bytes, compression: Compression, *, whole: bool) -> Recognised:

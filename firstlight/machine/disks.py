@@ -20,7 +20,7 @@ PATIENCE = 2.0
 Measure = Callable[[Mount, Path, Path | None], Disk | None]
 
 
-def read(system: System, *, measure: Measure | None = None, patience: float = PATIENCE) -> list[Disk] | None:
+def read(system: System, *, measure: Measure | None = None, patience: float | None = None) -> list[Disk] | None:
     """Return every real mount, `/` first; None without a mount table.
 
     All mounts are asked at the same time. One that does not answer is listed with its name alone, and the reason is
@@ -31,6 +31,7 @@ def read(system: System, *, measure: Measure | None = None, patience: float = PA
         system.failed("disks", "/proc/self/mountinfo cannot be read")
         return None
     ask = measure or measure_mount
+    patience = PATIENCE if patience is None else patience
     mounts = parse_mountinfo(table)
     container = read_container(system)
     home = _user_folder(system)

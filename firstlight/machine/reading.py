@@ -12,18 +12,21 @@ from firstlight.machine import conda, cpu, disks, gpu, host, init, memory, pytho
 from firstlight.machine.facts import Cpu, Gpu, Host, Init, Machine, Memory, Nvidia
 from firstlight.machine.system import Probe, System
 
+DEADLINE = 8.0
+
 
 def read_machine(
-    root: Path = Path("/"), *, environment: Mapping[str, str] | None = None, deadline: float = 8.0
+    root: Path = Path("/"), *, environment: Mapping[str, str] | None = None, deadline: float | None = None
 ) -> Machine:
     """Return the facts of this machine; what cannot be read is null, and `problems` says why. Never raises for a probe.
 
     Args:
         root: where /proc, /sys, /etc, … lie; a tree on disk stands for another machine.
         environment: the variables that count (PATH, HOME, CONDA_EXE, …); this process's own by default.
-        deadline: seconds until probes that do not answer are given up.
+        deadline: seconds until probes that do not answer are given up; DEADLINE by default.
     """
-    system = System(root, dict(os.environ) if environment is None else environment, deadline)
+    seconds = DEADLINE if deadline is None else deadline
+    system = System(root, dict(os.environ) if environment is None else environment, seconds)
     # The slowest first: they wait for other processes while the others read files.
     graphics: Probe[tuple[Nvidia | None, list[Gpu] | None]] = Probe(system, "gpu", gpu.read, (None, None))
     owner = Probe(system, "user", user.read, Host())

@@ -18,6 +18,10 @@ from firstlight.resources import data_folder
 HubSource = Literal["huggingface", "modelscope"]
 
 _TRUE = {"1", "true", "yes", "on"}
+PROBE_SECONDS = 3.0
+"""For the hubs to answer, when one of them has: nobody waits for the slow ones."""
+LONGEST_PROBE = 12.0
+"""When none has: a far or busy one may need that long."""
 
 
 class _Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -133,34 +137,42 @@ def _candidates(hubs: Hubs, environment: Mapping[str, str] | None) -> list[Probe
     return found
 
 
-def probe_hubs(hubs: Hubs | None = None, *, source: HubSource | None = None, timeout: float = 3.0) -> Iterator[Probe]:
+def probe_hubs(hubs: Hubs | None = None, *, source: HubSource | None = None) -> Iterator[Probe]:
     """Ask all hubs at once, and yield what came of each in the order of preference, as soon as that is known.
 
     Args:
         hubs: the hubs; those of envs/hubs.toml without it.
         source: only hubs that speak this protocol.
-        timeout: seconds for all of them together.
     """
     wanted = [probe for probe in _candidates(hubs or load_hubs(), None) if source in {None, probe.endpoint.source}]
-    deadline = time.monotonic() + timeout
-    answers: list[str | None] = [f"no answer within {timeout:g} s"] * len(wanted)
-    finished = [threading.Event() for _ in wanted]
+    began = time.monotonic()
+    answers: dict[int, str | None] = {}
+    arrived = threading.Condition()
 
     def ask(index: int) -> None:
-        answers[index] = _ask(wanted[index].endpoint.url + wanted[index].path, timeout)
-        finished[index].set()
+        answer = _ask(wanted[index].endpoint.url + wanted[index].path, LONGEST_PROBE)
+        with arrived:
+            answers[index] = answer
+            arrived.notify_all()
+
+    def left() -> float:
+        whole = PROBE_SECONDS if None in answers.values() else LONGEST_PROBE
+        return began + whole - time.monotonic()
 
     for index in range(len(wanted)):
         # Daemon threads: a name server that never answers must not keep the program from ending.
         threading.Thread(target=ask, args=(index,), name=f"probe-{index}", daemon=True).start()
     for index, probe in enumerate(wanted):
-        finished[index].wait(max(0.0, deadline - time.monotonic()))
-        yield msgspec.structs.replace(probe, problem=answers[index])
+        with arrived:
+            while index not in answers and left() > 0:
+                arrived.wait(left())
+            problem = answers.get(index, f"no answer within {time.monotonic() - began:.0f} s")
+        yield msgspec.structs.replace(probe, problem=problem)
 
 
-def answering_hub(timeout: float = 3.0, *, hubs: Hubs | None = None) -> HubEndpoint | None:
-    """Return the most preferred hub that answers within `timeout` seconds, or None when none does."""
-    return next((probe.endpoint for probe in probe_hubs(hubs, timeout=timeout) if probe.problem is None), None)
+def answering_hub(*, hubs: Hubs | None = None) -> HubEndpoint | None:
+    """Return the most preferred hub that answers in time, or None when none does."""
+    return next((probe.endpoint for probe in probe_hubs(hubs) if probe.problem is None), None)
 
 
 def _ask(url: str, timeout: float) -> str | None:

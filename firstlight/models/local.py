@@ -15,6 +15,7 @@ from firstlight.models.weights import (
     WeightFile,
     adapter_error,
     beginning,
+    broken_off,
     fetch_again,
     find_weights,
     listing,
@@ -142,8 +143,7 @@ def _no_config(path: Path) -> UsageError:
     inner = sorted(child for child in path.iterdir() if (child / "config.json").is_file())
     if inner:
         return UsageError(what, why=f"the folder {inner[0].name} in it does", fix=str(inner[0]))
-    partial = [file.name for file in path.rglob("*.incomplete")]
-    why = "its download was broken off" if partial else f"it holds {listing(path)}"
+    why = "its download was broken off" if broken_off(path) else f"it holds {listing(path)}"
     return UsageError(what, why=why, fix="firstlight model.fetch ID")
 
 

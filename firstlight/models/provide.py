@@ -22,6 +22,8 @@ from firstlight.models.synthetic_gguf import write_synthetic_gguf
 from firstlight.models.weights import GGUF_MARK
 
 PROOF_MODEL = "proof-model"
+MADE_HERE = "written here"
+"""The source of the proof model."""
 _USUAL_GGUF = "*[qQ]4_[kK]_[mM].gguf"
 """The customary choice between size and quality."""
 SAFETENSORS = "safetensors"
@@ -106,7 +108,7 @@ def _proof_model(home: Home, layouts: tuple[str, ...]) -> ServedModel:
     return ServedModel(
         path=path,
         name=PROOF_MODEL,
-        source="written here",
+        source=MADE_HERE,
         layout=layout,
         bytes=size,
         reused=False,

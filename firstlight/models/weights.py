@@ -24,6 +24,9 @@ _LARGEST_HEADER = 100_000_000
 _FORMATS = (("model.safetensors.index.json", "*.safetensors"), ("pytorch_model.bin.index.json", "pytorch_model*.bin"))
 """Index file and pattern of each format, best first. Indexes of a format whose weights are not there may lie about."""
 
+_PARTIAL = ("*.incomplete", "*/*.incomplete", ".cache/huggingface/download/**/*.incomplete")
+"""Where hub clients keep what has not come whole, from a model's folder."""
+
 
 class WeightFile(msgspec.Struct, frozen=True, kw_only=True):
     """One file of weights; `size` in bytes."""
@@ -56,8 +59,7 @@ def _weights(path: Path) -> list[WeightFile]:
     if (path / "adapter_config.json").is_file():
         raise adapter_error(path)
     ggufs = sorted(file.name for file in path.glob("*.gguf"))
-    partial = any(path.rglob("*.incomplete"))
-    why = "its download was broken off" if partial else f"it holds {listing(path)}"
+    why = "its download was broken off" if broken_off(path) else f"it holds {listing(path)}"
     raise FirstlightError(
         f"{path} has no weights (no *.safetensors)",
         why=f"it holds only GGUF: {', '.join(ggufs[:5])}" if ggufs else why,
@@ -163,6 +165,11 @@ def adapter_error(path: Path) -> UsageError:
         why="it holds only the difference to its base model" + (f" {base}" if base else ""),
         fix=f"serve the base model{f' {base}' if base else ''}, or merge the adapter into it first",
     )
+
+
+def broken_off(path: Path) -> bool:
+    """Tell whether a download into a folder was broken off; a folder that is none may be a whole disk."""
+    return any(next(path.glob(place), None) is not None for place in _PARTIAL)
 
 
 def listing(path: Path) -> str:

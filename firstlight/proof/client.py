@@ -105,7 +105,9 @@ class OpenAIClient:
             raise UsageError(f'"{base_url}" is no address of a server', fix="--url http://127.0.0.1:8000")
         if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
             raise UsageError("the API key holds signs that no HTTP header can carry", fix="check the key's file")
-        self.base_url = parts._replace(query="", fragment="").geturl().rstrip("/").removesuffix("/v1").rstrip("/")
+        # The address of a curl line, pasted whole, is one too.
+        whole = parts._replace(query="", fragment="").geturl().rstrip("/").removesuffix("/chat/completions")
+        self.base_url = whole.removesuffix("/v1").rstrip("/")
         self.timeout = timeout
         self._api_key = api_key
         self._host = parts.hostname

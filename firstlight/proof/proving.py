@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from firstlight.catalogue.types import Build
+from firstlight.catalogue.types import Build, EngineEntry
 from firstlight.engines.base import Engine, Serving, ServingRequest
 from firstlight.errors import FirstlightError, VerificationFailed
 from firstlight.events import Reporter, step
@@ -18,6 +18,7 @@ from firstlight.home import Home
 from firstlight.planning.plan import Launch
 from firstlight.proof.first_token import Proof, measure
 from firstlight.serving.causes import read_log
+from firstlight.serving.keys import key_of_server, keyed
 from firstlight.serving.records import Detached, Details
 from firstlight.serving.running import detach, stop_running, wait_detached
 from firstlight.serving.server import RunningServer, ServerSpec, with_cause
@@ -38,6 +39,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     engine: Engine
+    entry: EngineEntry | None = None
+    """Its page of the catalogue, which tells how its server takes a key."""
     build: Build
     generation: str
     prefix: Path
@@ -82,7 +85,7 @@ def specify(trial: Trial) -> tuple[ServerSpec, Serving]:
     )
     spec = ServerSpec(
         name=trial.engine.name,
-        command=serving.command,
+        command=serving.command if trial.entry is None else keyed(serving.command, trial.entry),
         host=trial.host,
         port=trial.port,
         health_path=serving.health_path,
@@ -169,6 +172,7 @@ def _measured(
                 spec.model_id,
                 prompt=PROMPT,
                 max_tokens=LONG_ANSWER if trial.speaks else SHORT_ANSWER,
+                api_key=key_of_server(trial.entry) if trial.entry is not None else None,
                 device=device,
                 expect_words=trial.speaks,
             )

@@ -10,15 +10,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from firstlight.catalogue.loading import read_toml
-from firstlight.errors import UsageError, did_you_mean
-from firstlight.resources import data_folder
+from firstlight.errors import UsageError
 from firstlight.serving.records import check_name
 from firstlight.serving.templated import render
 from firstlight.serving.tool_archive import Archive
+from firstlight.serving.user_data_check import page, problems_of
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_KEY = re.compile(r"^([^\s#:'\"-][^:]*?)\s*:(?:\s|$)")
 
 
 class Places(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,16 +46,6 @@ class FirstBoot(msgspec.Struct, frozen=True, kw_only=True):
     token: str | None = None
     """A Hugging Face token; it stands in the user-data, and on the machine in a file that only root reads."""
     flags: tuple[str, ...] = ()
-
-
-class _Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    keys: list[str]
-    limits: dict[str, int]
-    sources: dict[str, str]
-
-
-def _page() -> _Page:
-    return read_toml(data_folder("envs") / "cloud-init.toml", _Page)
 
 
 def user_data(wish: FirstBoot, archive: Archive | None) -> str:
@@ -173,31 +161,4 @@ def _address(source: str) -> str:
 def too_big_for(text: str) -> list[str]:
     """Return the clouds that do not take user-data of this size, each with its limit in words."""
     size = len(text.encode())
-    return [f"{name} ({limit // 1024} KiB)" for name, limit in _page().limits.items() if size > limit]
-
-
-def problems_of(text: str) -> list[str]:
-    """Return what is wrong with a cloud-config that cloud-init's own schema lets pass, each in words.
-
-    Its schema knows the settings of each key, and says nothing of a top-level key that it does not know.
-    """
-    lines = text.splitlines()
-    problems = []
-    if not lines or lines[0].rstrip() != "#cloud-config":
-        problems.append("its first line is not #cloud-config: cloud-init would not read it as one")
-    known, seen = _page().keys, set()
-    for number, line in enumerate(lines, 1):
-        found = _KEY.match(line)
-        if found is None:
-            continue
-        key = found[1].strip()
-        if key not in known:
-            problems.append(f"line {number}: cloud-init has no key {key}{did_you_mean(key, known)}")
-        elif key in seen:
-            problems.append(f"line {number}: {key} stands there twice: only the last one counts")
-        seen.add(key)
-        if "\t" in line:
-            problems.append(f"line {number}: YAML takes no tab")
-    if not seen:
-        problems.append("it has no keys at all")
-    return problems
+    return [f"{name} ({limit // 1024} KiB)" for name, limit in page().limits.items() if size > limit]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import pwd
+import shlex
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +23,8 @@ from firstlight.serving.services.hooks import Hook, launcher, start_hook
 from firstlight.serving.services.manager import manager_for
 from firstlight.serving.services.records import Record, all_services
 from firstlight.serving.services.rendering import unit_name
+from firstlight.serving.services.scopes import choose
+from firstlight.serving.services.spec import Scope, ServiceSpec
 from firstlight.serving.services.supervisor import SupervisorManager
 from firstlight.serving.services.systemctl import Systemctl, runs
 
@@ -35,6 +40,8 @@ class RestoredService(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str
     why: str | None = None
     fix: str | None = None
+    was: str | None = None
+    """The scope that kept it running on the machine of before, where another one does here."""
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,10 +64,20 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-def restore(home: Home, step: Step, *, start: bool = True) -> Restored:
+Convert = Callable[[Record, Scope, Step], Record]
+"""Installs a service under another scope and returns its new record; raises FirstlightError."""
+
+
+def restore(home: Home, step: Step, *, start: bool = True, convert: Convert | None = None) -> Restored:
     """Put back what stood outside a home: the command, conda's list, users, units; and start its services.
 
     Done twice it changes nothing more. Engines are started, not waited for.
+
+    Args:
+        home: the folder on the disk that stayed.
+        step: takes the progress.
+        start: whether services are started.
+        convert: describes a service anew for what runs here; None: such a service is only told.
 
     Raises:
         FirstlightError: the folder is no home of firstlight, or belongs to another user.
@@ -73,7 +90,7 @@ def restore(home: Home, step: Step, *, start: bool = True) -> Restored:
     registered = _environments(home, problems)
     records = all_services(home)
     made = _users(records, problems)
-    services = _services(home, records, step, start=start)
+    services = _services(home, records, step, problems, start=start, convert=convert)
     return Restored(
         home=home.root,
         tool=tool,
@@ -167,28 +184,69 @@ def _users(records: list[Record], problems: list[str]) -> list[str]:
     return made
 
 
-def _services(home: Home, records: list[Record], step: Step, *, start: bool) -> list[RestoredService]:
-    supervised = [record for record in records if record.spec.scope == "supervisor"]
-    restored = [_unit(home, record, step, start=start) for record in records if record.spec.scope != "supervisor"]
+def _services(
+    home: Home, records: list[Record], step: Step, problems: list[str], *, start: bool, convert: Convert | None
+) -> list[RestoredService]:
+    restored: list[RestoredService] = []
+    here: list[Record] = []
+    was: dict[str, str] = {}
+    for record in records:
+        scope, spec = _other_scope(record), record.spec
+        if scope is None or convert is None:
+            here.append(record)
+            continue
+        try:
+            here.append(convert(record, scope, step))
+            was[spec.name] = spec.scope
+        except FirstlightError as error:
+            words = f"{spec.name} cannot be kept running by the scope {scope} here: {error.what}"
+            if spec.scope == "supervisor":  # it can go on as it was, and only a reboot ends it
+                problems.append(f"{words}; {error.fix}" if error.fix else words)
+                here.append(record)
+            else:
+                restored.append(_told(record, "failed", FirstlightError(words, why=error.why, fix=error.fix)))
+    supervised = [record for record in here if record.spec.scope == "supervisor"]
+    restored += [_unit(home, record, step, start=start) for record in here if record.spec.scope != "supervisor"]
     if supervised:
         restored += _supervised(home, supervised, step, start=start)
-    return sorted(restored, key=lambda each: each.name)
+    told = [msgspec.structs.replace(each, was=was.get(each.name)) for each in restored]
+    return sorted(told, key=lambda each: each.name)
+
+
+def _other_scope(record: Record) -> Scope | None:
+    """Return what must keep a service running here, where that is not what kept it on the machine of before.
+
+    Who chose the supervisor though systemd ran gets it again; so does a service of which nobody noted what ran.
+    """
+    if record.spec.scope != "supervisor":
+        return None if runs() else "supervisor"
+    if record.systemd is not False or not runs():
+        return None
+    scope = choose("auto").scope
+    return scope if scope != "supervisor" else None
+
+
+def _again(spec: ServiceSpec, scope: Scope) -> str:
+    """Return the whole command that installs a service under another scope."""
+    words = ["firstlight", "service.install", spec.engine, "--name", spec.name, "--port", str(spec.port)]
+    words += ["--model", spec.model] if spec.model else []
+    words += ["--host", spec.host] if not spec.loopback else []
+    words += ["--scope", scope, *(["--", *spec.flags] if spec.flags else [])]
+    return shlex.join(words)
 
 
 def _unit(home: Home, record: Record, step: Step, *, start: bool) -> RestoredService:
     """Register a unit again and let systemd start it."""
     spec = record.spec
     if not runs():
-        return _told(
-            record,
-            "failed",
-            FirstlightError(
-                "systemd does not run here",
-                why="it was installed for systemd, which does not run on this machine",
-                fix=f"firstlight service.install {spec.engine} --model {spec.model} --scope supervisor",
-            ),
+        error = FirstlightError(
+            "systemd does not run here",
+            why="it was installed for systemd, which does not run on this machine",
+            fix=_again(spec, "supervisor"),
         )
+        return _told(record, "failed", error)
     try:
+        _require_own(spec)
         manager = manager_for(spec.scope, home)
         before = manager.status(spec)
         if before.state in {"running", "starting"} and before.enabled:
@@ -200,6 +258,24 @@ def _unit(home: Home, record: Record, step: Step, *, start: bool) -> RestoredSer
         return _told(record, "started" if start else "registered")
     except FirstlightError as error:
         return _told(record, "failed", error)
+
+
+def _require_own(spec: ServiceSpec) -> None:
+    """Refuse to make a user's own service another user's, root's say."""
+    owner = spec.folder.stat().st_uid
+    if spec.scope == "user" and owner != os.geteuid():
+        raise FirstlightError(
+            f"{spec.name} is another user's service",
+            why=f"its folder belongs to the user {_name(owner)}, under whose systemd it ran",
+            fix=f"as {_name(owner)}: firstlight restore",
+        )
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def _supervised(home: Home, records: list[Record], step: Step, *, start: bool) -> list[RestoredService]:

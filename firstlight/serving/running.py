@@ -190,6 +190,8 @@ def _forget(record: Detached, home: Home) -> None:
 def _find(home: Home, name: str | None) -> Detached:
     records = all_records(home)
     names = [record.name for record in records]
+    if not (names if name is None else name in names):
+        _refuse_service(home, name)
     if name is None:
         alive = [record for record in records if record.alive] or records
         if len(alive) == 1:
@@ -209,6 +211,20 @@ def _find(home: Home, name: str | None) -> Detached:
         why=f"these run: {', '.join(f'{record.name} ({record.endpoint})' for record in records)}",
         fix=f"firstlight down {names[0]}",
     )
+
+
+def _refuse_service(home: Home, name: str | None) -> None:
+    """Say how a service is stopped, where `down` can only mean one."""
+    from firstlight.serving.services.records import all_services
+
+    services = [record.spec.name for record in all_services(home)]
+    if name in services or (name is None and services):
+        kind = FirstlightError if name is None else UsageError
+        raise kind(
+            "no detached server runs" if name is None else f"{name} is a service",
+            why=f"kept running as a service: {', '.join(services)}",
+            fix=f"firstlight service.stop {name or services[0]}",
+        )
 
 
 def stop_running(home: Home, name: str | None = None, grace: float = 15.0) -> Stopped:

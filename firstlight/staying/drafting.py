@@ -48,10 +48,12 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def prefix(self) -> Path:
-        """The folder that the service runs from: the `current` link, but for an environment that was adopted."""
-        if self.generation is not None and self.generation.kind == "adopted":
-            return self.generation.prefix
-        return self.link
+        """The folder that the service runs from: the environment itself; before there is one, the `current` link.
+
+        Not the link later on: an engine that imports as it goes would take modules of two environments in the seconds
+        between a switch and its restart.
+        """
+        return self.link if self.generation is None else self.generation.prefix
 
 
 def ground(wish: Wish, machine: Machine, home: Home, generation: Generation | None, link: Path) -> Ground:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import shutil
 import time
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import msgspec
 
 from firstlight import engines
 from firstlight.errors import FirstlightError
-from firstlight.events import Note, Reporter, Step, step
+from firstlight.events import Note, Reporter, step
 from firstlight.files import remove_tree, write_atomic, writer_lock
 from firstlight.home import Home
 from firstlight.machine.facts import Machine
@@ -21,16 +20,26 @@ from firstlight.proof.first_token import Proof
 from firstlight.proof.receipts import ModelRecord, Receipt, Recorder, timestamp, write_receipt
 from firstlight.serving.ports import free_port
 from firstlight.serving.records import RECORD as DETACHED
-from firstlight.serving.services import users
+from firstlight.serving.services import systemctl, users
 from firstlight.serving.services.manager import Manager, manager_for
 from firstlight.serving.services.records import Record, load, save
 from firstlight.serving.services.scopes import choose as choose_scope
 from firstlight.serving.services.spec import ServiceFile, ServiceSpec
 from firstlight.serving.services.systemd import SystemdManager
+from firstlight.staying.again import unchanged
 from firstlight.staying.drafting import Ground, draft, ground, key_variable
 from firstlight.staying.models import foreseen_model, served_model
 from firstlight.staying.proving import PROMPT, key_of, measured
 from firstlight.staying.removing import remove_service
+from firstlight.staying.room import (
+    forget_scope,
+    leave_scope,
+    make_folders,
+    make_room,
+    restore_record,
+    start_again,
+    take_back,
+)
 from firstlight.staying.sharing import require_memory, require_port, rivals
 from firstlight.staying.stores import current_of, link_of
 from firstlight.staying.whom import AS_ROOT, choose_user
@@ -62,6 +71,8 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
     outside: list[Path] = []
     receipt: str | None = None
     """Where its receipt lies."""
+    kept: bool = False
+    """Whether it ran already, exactly as it is asked for: it was asked for a token and left alone."""
 
 
 def prepare(wish: Wish, machine: Machine, home: Home) -> Drafted:
@@ -151,29 +162,39 @@ def _install(
     with step(reporter, "model", f"model {wish.model or 'on demand'}") as current:
         model = served_model(wish.model, home, drafted.under, machine, current)
     manager = manager_for(spec.scope, home)
+    spec = draft(wish, drafted.under, model, home, spec.scope, spec.user)
+    asked = model.speaks if prove and wish.model else None
+    ran = _ran_already(spec, before, drafted, manager, reporter, speaks=asked) if before is not None else None
+    if ran is not None:
+        return ran
+    moves = before is not None and before.spec.scope != spec.scope
     with contextlib.ExitStack() as undo:
         made = _make_user(drafted, undo)
-        spec = draft(wish, drafted.under, model, home, spec.scope, spec.user)
-        _make_folders(spec)
-        _make_room(drafted, home, reporter, undo)
+        make_folders(spec)
+        if moves and before is not None:
+            leave_scope(before, home, reporter, undo)
+        make_room(drafted.making_room, home, reporter, undo)
         spec = _tried(wish, drafted, spec, model, home, manager, reporter, undo)
         key = _secrets(spec, drafted, undo)
         with step(reporter, "service", f"install {spec.name}") as current:
             outside = manager.install(spec, current)
-            undo.callback(_take_back, manager, spec, before, current)
+            undo.callback(take_back, manager, spec, None if moves else before, current)
         record = Record(
             spec=spec,
             installed=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             outside=outside,
             made_user=made or (before.made_user if before else None),
             survives=manager.survives,
+            systemd=systemctl.runs(),
         )
-        undo.callback(_restore_record, spec, before)
+        undo.callback(restore_record, spec, before)
         save(record)
         with step(reporter, "start", f"start {spec.name}: {spec.model_id}") as current:
-            seconds = manager.restart(spec, current) if before else manager.start(spec, current)
-        proof = _proof(spec, drafted, reporter, speaks=model.speaks) if prove and wish.model else None
+            seconds = manager.restart(spec, current) if before and not moves else manager.start(spec, current)
+        proof = None if asked is None else _proof(spec, drafted, reporter, speaks=asked)
         undo.pop_all()
+    if before is not None and moves:
+        forget_scope(before, home, reporter)
     for record in drafted.making_room:
         remove_service(home, load(home, record.spec.name) or record, reporter)
     opened = _open_notes(spec)
@@ -182,6 +203,33 @@ def _install(
     notes = [*drafted.notes, *opened]
     return Installed(
         spec=spec, seconds=seconds, proof=proof, survives=manager.survives, key=key, notes=notes, outside=outside
+    )
+
+
+def _ran_already(
+    spec: ServiceSpec, before: Record, drafted: Drafted, manager: Manager, reporter: Reporter, *, speaks: bool | None
+) -> Installed | None:
+    """Ask a service that runs as it is asked for, and leave it alone; None where it must be started anew.
+
+    `speaks` None: no token is asked for.
+    """
+    if drafted.making_room or not unchanged(manager, before, spec):
+        return None
+    try:
+        proof = None if speaks is None else _proof(spec, drafted, reporter, speaks=speaks)
+    except FirstlightError as error:
+        reporter(Note(f"{spec.name} runs, and gives no token ({error.what}): it is started again", "warn"))
+        return None
+    text = f"{spec.name} runs already, exactly as it is asked for: it was left alone"
+    reporter(Note(text))
+    return Installed(
+        spec=spec,
+        seconds=0.0,
+        proof=proof,
+        survives=manager.survives,
+        notes=[*drafted.notes, text, *_open_notes(spec)],
+        outside=before.outside,
+        kept=True,
     )
 
 
@@ -221,35 +269,6 @@ def _make_user(drafted: Drafted, undo: contextlib.ExitStack) -> str | None:
     return users.SERVICE_USER
 
 
-def _make_folders(spec: ServiceSpec) -> None:
-    """Make the folders that the service writes into, where its manager does not, and hand them to its user."""
-    if spec.cache is not None and spec.scope != "system":
-        for name in spec.cache_folders:
-            (spec.cache / name).mkdir(parents=True, exist_ok=True)
-    for folder in spec.writable:
-        folder.mkdir(parents=True, exist_ok=True)
-    if spec.scope != "system" or spec.user in {None, "root"}:
-        return
-    for folder in spec.writable:
-        for path in (folder, *folder.rglob("*")):
-            with contextlib.suppress(OSError):
-                shutil.chown(path, spec.user, spec.user) if not path.is_symlink() else None
-
-
-def _make_room(drafted: Drafted, home: Home, reporter: Reporter, undo: contextlib.ExitStack) -> None:
-    """Stop our older services on the same port; they are started again when the new one fails."""
-    for record in drafted.making_room:
-        other = manager_for(record.spec.scope, home)
-        with step(reporter, "make room", f"stop {record.spec.name}, which is on port {record.spec.port}") as current:
-            other.stop(record.spec, current)
-            undo.callback(_start_again, other, record.spec, current)
-
-
-def _start_again(manager: Manager, spec: ServiceSpec, current: Step) -> None:
-    with contextlib.suppress(FirstlightError):
-        manager.start(spec, current)
-
-
 def _tried(
     wish: Wish,
     drafted: Drafted,
@@ -269,7 +288,7 @@ def _tried(
     if before is not None and spec.devices and manager.status(before.spec).state == "running":
         with step(reporter, "make room", f"stop {spec.name}, whose GPU memory the trial needs") as current:
             manager.stop(before.spec, current)
-            undo.callback(_start_again, manager, before.spec, current)
+            undo.callback(start_again, manager, before.spec, current)
     trial = draft(wish, drafted.under, model, home, spec.scope, spec.user, trial=free_port())
     spec.folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -299,23 +318,6 @@ def _secrets(spec: ServiceSpec, drafted: Drafted, undo: contextlib.ExitStack) ->
     write_atomic(spec.secrets, f"{key_variable(drafted.under.entry)}={key}\n", 0o600)
     undo.callback(spec.secrets.unlink, missing_ok=True)
     return key
-
-
-def _take_back(manager: Manager, spec: ServiceSpec, before: Record | None, current: Step) -> None:
-    """Undo an installation that failed: the service of before runs again, or nothing of it is left."""
-    with contextlib.suppress(FirstlightError):
-        if before is None:
-            manager.remove(spec, current)
-            return
-        manager.install(before.spec, current)
-        manager.restart(before.spec, current)
-
-
-def _restore_record(spec: ServiceSpec, before: Record | None) -> None:
-    if before is not None:
-        save(before)
-        return
-    (spec.folder / "service.json").unlink(missing_ok=True)
 
 
 def _open_notes(spec: ServiceSpec) -> list[str]:

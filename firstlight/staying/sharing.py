@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from firstlight.catalogue.types import EngineEntry
 from firstlight.errors import FirstlightError
 from firstlight.home import Home
-from firstlight.serving.ports import port_holder, require_free_port
+from firstlight.serving.guard import descendants
+from firstlight.serving.ports import PortHolder, port_holder, require_free_port
 from firstlight.serving.services.manager import manager_for
-from firstlight.serving.services.records import Record, all_services
+from firstlight.serving.services.records import Record, all_services, load
 from firstlight.serving.services.spec import ServiceSpec
 
 _CARD = "/dev/nvidia"
@@ -39,12 +40,21 @@ def require_port(home: Home, spec: ServiceSpec, making_room: Sequence[Record]) -
         FirstlightError: another process holds it (named).
     """
     holder = port_holder(spec.port)
-    if holder is not None:
-        candidates = [spec, *(record.spec for record in making_room)]
-        for each in candidates:
-            if is_up(home, each):
-                return
+    known = load(home, spec.name)
+    candidates = [*([known.spec] if known is not None else []), *(record.spec for record in making_room)]
+    if holder is not None and any(holds(home, each, holder) for each in candidates):
+        return
     require_free_port(spec.host, spec.port, home)
+
+
+def holds(home: Home, spec: ServiceSpec, holder: PortHolder) -> bool:
+    """Tell whether the process that holds a service's port is the service's own; one that cannot be seen may be."""
+    seen = manager_for(spec.scope, home).status(spec)
+    if spec.port != holder.port or seen.state not in _UP:
+        return False
+    if holder.pid is None:
+        return seen.pid is not None
+    return seen.pid is not None and (holder.pid == seen.pid or holder.pid in descendants(seen.pid))
 
 
 def require_memory(home: Home, spec: ServiceSpec, entry: EngineEntry, making_room: Sequence[Record]) -> None:

@@ -70,7 +70,7 @@ def _move(home: Home, record: Record, machine: Machine, reporter: Reporter) -> N
     with step(reporter, "service", f"{spec.name} takes {spec.generation}") as current:
         _set_up(manager, record, spec, current, running=running)
         if running:
-            launch = _ground(home, spec, machine).launch
+            launch = ground_of(home, spec, machine).launch
             if spec.model:
                 measured(spec, launch, speaks=False, key=key_of(spec))
 
@@ -100,7 +100,13 @@ def _go_back(home: Home, records: list[Record], reporter: Reporter, *, locked: b
 
 def renewed(home: Home, spec: ServiceSpec, machine: Machine) -> ServiceSpec:
     """Return the description of a service as its engine's current environment makes it."""
-    model = ServedModel(
+    fresh = draft(wish_of(spec), ground_of(home, spec, machine), model_of(spec), home, spec.scope, spec.user)
+    return msgspec.structs.replace(fresh, keyed=spec.keyed, secrets=spec.secrets)
+
+
+def model_of(spec: ServiceSpec) -> ServedModel:
+    """Return the model that a service serves; it is there already."""
+    return ServedModel(
         path=spec.model_path,
         name=spec.model_id,
         source="service",
@@ -109,15 +115,15 @@ def renewed(home: Home, spec: ServiceSpec, machine: Machine) -> ServiceSpec:
         reused=True,
         speaks=True,
     )
-    fresh = draft(_wish(spec), _ground(home, spec, machine), model, home, spec.scope, spec.user)
-    return msgspec.structs.replace(fresh, keyed=spec.keyed, secrets=spec.secrets)
 
 
-def _ground(home: Home, spec: ServiceSpec, machine: Machine) -> Ground:
-    return ground(_wish(spec), machine, home, store_of(home, spec.engine).current(), spec.link)
+def ground_of(home: Home, spec: ServiceSpec, machine: Machine) -> Ground:
+    """Return what a service stands on with its engine's current environment."""
+    return ground(wish_of(spec), machine, home, store_of(home, spec.engine).current(), spec.link)
 
 
-def _wish(spec: ServiceSpec) -> Wish:
+def wish_of(spec: ServiceSpec) -> Wish:
+    """Return what a service was asked to be."""
     return Wish(
         engine=spec.engine,
         model=spec.model,

@@ -75,6 +75,9 @@ def request_of(engine: str, machine: Machine, *, elsewhere: bool, **words: Any) 
     indexes = tuple(words.get("index") or ())
     if len(indexes) > 1:
         raise UsageError("--index was given more than once", fix="add others to pip's extra-index-url")
+    for place in indexes:
+        if "://" not in place and not Path(place).expanduser().is_dir():
+            raise UsageError(f"--index: {place} is no address and no folder", fix="--index https://HOST/simple")
     return Request(
         engine=find_engine(load_catalogue(), engine).engine,
         gpus=gpu_indexes(words.get("gpus")),

@@ -21,9 +21,17 @@ from firstlight.machine.facts import Machine
 from firstlight.planning.choose import choose
 from firstlight.planning.request import Request
 from firstlight.proof.receipts import Receipt, Recorder, to_json
+from firstlight.staying.old_versions import tidy
 from firstlight.staying.wish import Wish
 from firstlight.tasks.asking import PATIENCE, asks, confirmed, home_of, request_of, this_machine
-from firstlight.tasks.services import follow_switch, install_proven, with_service
+from firstlight.tasks.services import (
+    asked_again,
+    follow_switch,
+    install_proven,
+    prepare_beside,
+    renew_running,
+    with_service,
+)
 from firstlight.ui.ending import next_steps, summary
 from firstlight.ui.progress import progress
 from firstlight.ui.terminal import show, show_document, speaks_unicode, tell, width
@@ -87,6 +95,12 @@ def apply(
         UsageError: there is no such engine, or it can only be planned for; and whatever the work raises.
     """
     engines.find(request.engine)
+    again = None if service is None else asked_again(service, machine, host)
+    if again is not None:  # what the service has, and was not named again, stays
+        service, host, flags = again.wish, again.wish.host, again.wish.flags
+        request = msgspec.structs.replace(
+            request, port=service.port, gpus=service.gpus, model=service.model or request.model
+        )
     goal = Goal(
         what=what,
         request=request,
@@ -101,17 +115,21 @@ def apply(
     recorder = Recorder(silent)
     with progress(events=json) as reporter:
         recorder.reporter = silent if dry_run else reporter
-        site = prepare(goal, machine, recorder)
+        beside = again is not None and again.running
+        site = prepare_beside(goal, machine, recorder) if beside else prepare(goal, machine, recorder)
     if dry_run:
         return _dry_run(site, service, json=json)
     if asks(yes=yes):
         tell("\n".join(plan_lines(site.plan, explain=False)))
     if not confirmed("Go on?", yes=yes):
         raise UsageError("not confirmed; nothing was changed", fix="answer y, or add --yes")
+    if service is not None and beside:
+        return renew_running(service, site, recorder, json=json)
     with progress(events=json) as reporter:
         recorder.reporter = reporter
         result = carry_out(site, recorder)
         follow_switch(site.home, request.engine, machine, reporter, result.server)
+        tidy(site.home, site.store, reporter)
     if service is not None:
         return install_proven(service, result.receipt, machine, site.home, json=json)
     return _ending(result, json=json)
@@ -209,4 +227,11 @@ def _request_for_current(engine: str, model: str | None, port: int | None) -> tu
 def repair_current(engine: str, *, yes: bool, json: bool) -> int:
     """Build the engine's current environment afresh, prove it and switch to it; the exit code."""
     facts, request = _request_for_current(engine, None, None)
+    store = store_named(home_of(facts), engine)
+    if not store.list() and not (store.folder / "current").is_symlink():
+        raise FirstlightError(
+            f"{engine} is not set up",
+            why=f"{store.home.root} has no environment of it to repair",
+            fix=f"firstlight setup.{engine}",
+        )
     return apply("setup.repair", request, facts, afresh=True, yes=yes, json=json)

@@ -105,8 +105,27 @@ def guarded(work: Callable[[], int | None], *, as_document: bool = False) -> int
         _trace()
         show_failure(_system_error(error), as_document=document_wanted())
         return 1
+    except Exception as error:  # noqa: BLE001 - whatever breaks: with --json there is one document all the same
+        return _broke(error, as_document=document_wanted())
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _broke(error: Exception, *, as_document: bool) -> int:
+    """Tell a defect of our own, with where it is, and return the exit code."""
+    import traceback
+
+    from firstlight.planning.redacting import without_credentials
+    from firstlight.ui.failures import show_failure
+
+    traceback.print_exception(error)
+    failed = FirstlightError(
+        "firstlight itself broke, which is a defect of it",
+        why=f"{type(error).__name__}: {without_credentials(str(error))}".rstrip(": "),
+        fix="report it with the lines above, and what this shows: firstlight doctor --redact",
+    )
+    show_failure(failed, as_document=as_document)
+    return failed.code
 
 
 def _trace() -> None:

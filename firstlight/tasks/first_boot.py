@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from firstlight.errors import UsageError
+from firstlight.fetching.words import size
 from firstlight.files import write_atomic
-from firstlight.serving.first_boot import FirstBoot, problems_of, too_big_for, user_data
+from firstlight.serving.first_boot import FirstBoot, too_big_for, user_data
 from firstlight.serving.tool_archive import pack_tool
-from firstlight.ui.quantities import size
+from firstlight.serving.user_data_check import problems_of, read_user_data, require_judged
 from firstlight.ui.terminal import show, tell
 
 
@@ -47,9 +48,8 @@ def make(wish: FirstBoot, *, pack: Path | None, output: Path | None) -> None:
 
 def check_file(file: Path) -> int:
     """Tell what is wrong with a file of user-data; the exit code."""
-    try:
-        problems = problems_of(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} cannot be read", why=str(error), fix=f"ls -l {file}") from error
+    text = read_user_data(file)
+    require_judged(text, file)
+    problems = problems_of(text)
     show("\n".join(problems) if problems else f"{file}: every key is one of cloud-init's (its schema tells the rest)")
     return 1 if problems else 0

@@ -18,18 +18,21 @@ from firstlight.engines.ollama.copies import (
 )
 from firstlight.engines.ollama.installing import Provided, provide_release
 from firstlight.engines.ollama.releases import ENGINE
+from firstlight.engines.ollama.rewording import speaking_of
 from firstlight.environments.archives import ArchiveStore
 from firstlight.environments.spec import Generation
 from firstlight.errors import FirstlightError, UsageError, VerificationFailed
 from firstlight.events import Note, Reporter, step
 from firstlight.home import Home
 from firstlight.machine.facts import Machine
+from firstlight.planning.plan import Plan
+from firstlight.planning.redacting import without_credentials
 from firstlight.proof.receipts import EnvironmentRecord, FetchedFile, Receipt, Recorder, timestamp, write_receipt
 from firstlight.serving.restarting import Swap, restart_servers
 from firstlight.staying.installing import Installed as Service
 from firstlight.staying.installing import install_service
+from firstlight.staying.old_versions import tidy
 from firstlight.staying.updating import follow
-from firstlight.staying.wish import Wish
 from firstlight.tasks.asking import asks, confirmed
 from firstlight.tasks.release_choice import Job
 
@@ -58,16 +61,27 @@ def agreed(job: Job, *, yes: bool) -> None:
     """
     said_yes = yes or os.environ.get("FIRSTLIGHT_YES") == "1"
     if job.foreign is not None and job.prefix is not None and not said_yes and not asks(yes=yes):
-        raise refuse_foreign(job.prefix, job.foreign)
+        raise refuse_foreign(job.prefix, job.foreign, _words(job))
     question = f"Move {job.foreign} aside, and go on?" if job.foreign is not None else "Go on?"
     if not confirmed(question, yes=yes):
         raise UsageError("not confirmed; nothing was changed", fix="answer y, or add --yes")
 
 
+def _words(job: Job) -> str:
+    """Return the command that was given, as far as it says what is installed."""
+    wish = job.wish
+    words = ["firstlight", "ollama.install"]
+    words += ["--offline", str(wish.local.file)] if wish.local is not None else ["--release", wish.build.release]
+    words += ["--sha256", wish.sha256] if wish.sha256 is not None else []
+    for mirror in wish.mirrors:
+        words += ["--mirror", without_credentials(mirror)]
+    return shlex.join([*words, *(["--only-mirrors"] if wish.only_mirrors else [])])
+
+
 def carry_out(job: Job, recorder: Recorder) -> Installed:
     """Fetch, unpack, check, switch, restart what runs from it, and write the receipt."""
     job.home.prepare()
-    with alone(job.store, recorder) as hold:
+    with speaking_of(job.prefix), alone(job.store, recorder) as hold:
         before = job.store.current()
         with step(recorder, "release", f"Ollama {job.wish.build.release}") as current:
             provided = provide_release(
@@ -75,6 +89,7 @@ def carry_out(job: Job, recorder: Recorder) -> Installed:
             )
             current.detail = provided.generation.id
         switched = _switch(job, provided, before, recorder)
+        tidy(job.home, job.store, recorder, locked=True)
     service = _service(job, recorder)
     receipt = _receipt(job, provided, [*switched.links, *(service.outside if service is not None else [])], recorder)
     return Installed(
@@ -89,7 +104,7 @@ def carry_out(job: Job, recorder: Recorder) -> Installed:
 
 def _service(job: Job, recorder: Recorder) -> Service | None:
     """Keep its server running where that was asked for; it loads the models of its store on demand."""
-    return install_service(Wish(engine=ENGINE), job.machine, recorder, job.home) if job.service else None
+    return install_service(job.service, job.machine, recorder, job.home) if job.service is not None else None
 
 
 class _Switched(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,7 +194,7 @@ def _receipt(job: Job, provided: Provided, links: list[Path], recorder: Recorder
         seconds=round(time.time() - recorder.started, 3),
         bytes=sum(record.bytes for record in steps),
         request=job.request,
-        plan=job.plan,
+        plan=_as_it_came(job.plan, provided),
         steps=steps,
         environment=EnvironmentRecord(
             generation=generation.id,
@@ -194,6 +209,13 @@ def _receipt(job: Job, provided: Provided, links: list[Path], recorder: Recorder
         notes=[*job.plan.because, *_asked(job), *_sums(provided), *provided.notes],
     )
     return write_receipt(job.home, receipt)
+
+
+def _as_it_came(plan: Plan, provided: Provided) -> Plan:
+    """Return the plan; its build is locked only where every archive was held against the catalogue's own sum."""
+    if plan.build is None or all(archive.in_catalogue for archive in provided.archives):
+        return plan
+    return msgspec.structs.replace(plan, build=msgspec.structs.replace(plan.build, integrity="pinned"))
 
 
 def _asked(job: Job) -> Iterator[str]:

@@ -19,6 +19,7 @@ from firstlight.engines.ollama.copies import (
 from firstlight.engines.ollama.installing import ReleaseWish, given_for, unknown_sum
 from firstlight.engines.ollama.offline import Local, archive_file, look_at, release_inside
 from firstlight.engines.ollama.releases import ENGINE, NEWEST, newest_release, release_name, with_release
+from firstlight.engines.ollama.rewording import in_prefix, speaking_of
 from firstlight.environments.archives import ArchiveStore
 from firstlight.environments.reaching import transport_of
 from firstlight.errors import NetworkFailed, NothingFits, UsageError, VerificationFailed
@@ -33,7 +34,10 @@ from firstlight.planning.failing import nothing_fits
 from firstlight.planning.plan import Plan
 from firstlight.planning.request import Request
 from firstlight.proof.receipts import Recorder
+from firstlight.staying.installing import prepare
+from firstlight.staying.wish import Wish, check_wish
 from firstlight.tasks.asking import PATIENCE, home_of, machine_in_question, request_of, this_machine
+from firstlight.tasks.edge import port_number
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +55,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     require_known: bool = False
     prefix: str | None = None
     service: bool = False
+    host: str | None = None
+    port: str | None = None
+    allow_open: bool = False
     repair: bool = False
     dry_run: bool = False
     yes: bool = False
@@ -67,7 +74,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     store: ArchiveStore
     book: MirrorBook
     transport: Transport
-    service: bool = False
+    service: Wish | None = None
     prefix: Prefix | None = None
     foreign: ForeignCopy | None = None
     others: tuple[str, ...] = ()
@@ -87,30 +94,49 @@ def decide(options: Options, recorder: Recorder) -> Job:
     home, how = home_of(facts), transport_of()
     prefix = prefix_at(options.prefix) if options.prefix is not None else None
     book = load_book(home.root)
-    local, release = _release(options, facts, home, how, recorder)
-    request, plan, build = _planned(options, release_name(release) if release else None, facts, recorder)
+    scratch = prefix.home if prefix is not None else home
+    with speaking_of(prefix):
+        local, release = _release(options, facts, home, scratch, how, recorder)
+    request, plan, build = _planned(options, release_name(release) if release else None, facts, prefix, recorder)
     if plan.home is None:
         raise nothing_fits(plan)
-    wish = _wish(options, build, local)
-    store = ArchiveStore(prefix.home if prefix is not None else Home(Path(plan.home)), ENGINE)
+    home = home if prefix is not None else Home(Path(plan.home))
+    store = ArchiveStore(prefix.home if prefix is not None else home, ENGINE)
+    service = _service(options)
+    if service is not None:
+        prepare(service, facts, home)  # what can be known to fail is refused before anything is fetched
     return Job(
         machine=facts,
         request=request,
         plan=plan,
-        wish=wish,
-        home=Home(Path(plan.home)),
+        wish=_wish(options, build, local),
+        home=home,
         store=store,
         book=book,
         transport=how,
-        service=options.service,
+        service=service,
         prefix=prefix,
         foreign=foreign_copy(prefix) if prefix is not None else None,
         others=tuple(other_copies(store)),
     )
 
 
+def _service(options: Options) -> Wish | None:
+    """Return the service that is wished for.
+
+    Raises:
+        UsageError: the API would be open to everyone, or a word of it cannot be.
+    """
+    if not options.service:
+        return None
+    host = "127.0.0.1" if options.host is None else options.host
+    wish = Wish(engine=ENGINE, host=host, port=port_number(options.port), allow_open=options.allow_open)
+    check_wish(wish, load_catalogue().engines[ENGINE])
+    return wish
+
+
 def _release(
-    options: Options, facts: Machine, home: Home, how: Transport, recorder: Recorder
+    options: Options, facts: Machine, home: Home, scratch: Home, how: Transport, recorder: Recorder
 ) -> tuple[Local | None, str | None]:
     """Return the local archive, where one is to be used, and the release that is asked for; None: what fits best."""
     if options.offline is None:
@@ -120,7 +146,7 @@ def _release(
         what = local.known.release if local.known else "a sum that the catalogue does not have"
         current.detail = f"{local.file}: {what}"
         _held_against(options, local)
-        return local, options.release or _release_of(local, home, current, writes=not options.dry_run)
+        return local, options.release or _release_of(local, scratch, current, writes=not options.dry_run)
 
 
 def _held_against(options: Options, local: Local) -> None:
@@ -192,6 +218,13 @@ def _checked(options: Options) -> None:
             "--service runs the version in firstlight's home, on this machine",
             fix="leave --prefix and --machine out: firstlight ollama.install --service",
         )
+    if not options.service and (options.host is not None or options.port is not None or options.allow_open):
+        raise UsageError(
+            "--host, --port and --allow-open belong to a service",
+            why="an install alone starts no server",
+            fix="add --service, or say it where the server is started: firstlight serve.ollama --model M --port N",
+        )
+    _service(options)
     if options.only_mirrors and not options.mirrors:
         raise UsageError(
             "--only-mirrors without a mirror leaves no source", fix="name one as well: --mirror https://HOST/FOLDER"
@@ -217,7 +250,8 @@ def _chosen(options: Options, facts: Machine, home: Home, current: Step) -> Loca
     return seen[0]
 
 
-def _release_of(local: Local, home: Home, current: Step, *, writes: bool) -> str:
+def _release_of(local: Local, scratch: Home, current: Step, *, writes: bool) -> str:
+    """Return which release a local archive is; where only its program knows, that one is unpacked for a moment."""
     if local.known is not None:
         return local.known.release
     if not writes:
@@ -226,9 +260,7 @@ def _release_of(local: Local, home: Home, current: Step, *, writes: bool) -> str
                 f"which release {local.file} is can only be told by unpacking it", fix="say it: --release X.Y.Z"
             )
         return local.named
-    home.prepare()
-    home.downloads.mkdir(exist_ok=True)
-    return release_inside(local.file, home.downloads, current)
+    return release_inside(local.file, scratch.downloads, current)
 
 
 def _newest(how: Transport, recorder: Recorder) -> str | None:
@@ -241,7 +273,10 @@ def _newest(how: Transport, recorder: Recorder) -> str | None:
         return current.detail
 
 
-def _planned(options: Options, release: str | None, facts: Machine, recorder: Recorder) -> tuple[Request, Plan, Build]:
+def _planned(
+    options: Options, release: str | None, facts: Machine, prefix: Prefix | None, recorder: Recorder
+) -> tuple[Request, Plan, Build]:
+    """Return the request, the plan and the build; room is asked of the disk that the versions will lie on."""
     words = {"gpus": options.gpus, "cuda": options.cuda, "release": release, "build": options.build}
     request = request_of(ENGINE, facts, elsewhere=False, **words)
     catalogue: Catalogue = load_catalogue()
@@ -251,8 +286,18 @@ def _planned(options: Options, release: str | None, facts: Machine, recorder: Re
             recorder(
                 Note(f"release {release} is not in the catalogue: its files are named like those next to it", "warn")
             )
-    plan = choose(facts, catalogue, request)
+    place = msgspec.structs.replace(request, home=prefix.home.root) if prefix is not None else request
+    plan = in_prefix(choose(facts, catalogue, place), prefix)
     if plan.build is None:
         raise nothing_fits(plan)
     chosen = plan.build.id
-    return request, plan, next(build for build in entry_for(catalogue, request).build if build.id == chosen)
+    build = next(build for build in entry_for(catalogue, request).build if build.id == chosen)
+    return request, _held(plan, build, options.sha256), build
+
+
+def _held(plan: Plan, build: Build, sha256: str | None) -> Plan:
+    """Return the plan; a sum that overrules the catalogue's makes no locked build of an archive."""
+    first = build.assets[0].sha256 if build.assets else None
+    if plan.build is None or sha256 is None or sha256.lower() == first:
+        return plan
+    return msgspec.structs.replace(plan, build=msgspec.structs.replace(plan.build, integrity="pinned"))

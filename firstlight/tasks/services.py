@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -23,6 +24,11 @@ from firstlight.tasks.asking import PATIENCE, asks, confirmed, home_of, this_mac
 from firstlight.ui import services as screen
 from firstlight.ui.progress import progress
 from firstlight.ui.terminal import show, show_document, tell
+
+if TYPE_CHECKING:
+    from firstlight.goals import Goal, Site
+    from firstlight.proof.receipts import Recorder
+    from firstlight.staying.again import Again
 
 _INTERVAL = 0.2
 
@@ -111,7 +117,9 @@ def show_log(name: str | None, *, follow: bool, lines: int) -> int:
     """Show a service's log; with `follow` until Ctrl-C. The exit code of what shows it."""
     home = quick_home()
     record = require(home, name)
-    words = manager_for(record.spec.scope, home).log_command(record.spec, follow=follow, lines=lines)
+    manager = manager_for(record.spec.scope, home)
+    manager.require_log(record.spec)
+    words = manager.log_command(record.spec, follow=follow, lines=lines)
     child = Child(Command(tuple(words), {"SYSTEMD_PAGER": "", "SYSTEMD_COLORS": "0"}), on_line=_write, leash=follow)
     try:
         while (code := child.wait(_INTERVAL)) is None:
@@ -160,6 +168,63 @@ def install_proven(wish: Wish, receipt: Receipt, machine: Machine, home: Home, *
     outside = [*receipt.outside, *map(str, installed.outside)]
     show_document(to_json(msgspec.structs.replace(receipt, endpoint=endpoint, outside=outside)))
     if installed.key is not None:
+        tell(f"API key, shown this once: {installed.key}")
+    return 0
+
+
+def asked_again(wish: Wish, machine: Machine, host: str | None) -> Again:
+    """Return what `up --service` asks for in the light of the service that is there; what stays is said."""
+    from firstlight.catalogue.loading import find_engine, load_catalogue
+    from firstlight.staying.again import seen_again
+
+    port = wish.port or find_engine(load_catalogue(), wish.engine).port
+    again = seen_again(wish, home_of(machine), port=port, host=host)
+    if again.kept:
+        name = again.wish.service_name
+        tell(f"the service {name} is there and keeps: {', '.join(again.kept)} (service.install says all of it anew)")
+    return again
+
+
+def prepare_beside(goal: Goal, machine: Machine, recorder: Recorder) -> Site:
+    """Decide as ever where our own service holds the port and the GPU: what is proven beside it stays out of its way.
+
+    The engine is proven on another port, on its small model and without the service's flags; the model itself is proven
+    once the service has taken its place.
+    """
+    from firstlight.catalogue.loading import find_engine, load_catalogue
+    from firstlight.goals import prepare
+    from firstlight.serving.ports import free_port
+
+    change = msgspec.structs.replace
+    site = prepare(change(goal, request=change(goal.request, port=free_port())), machine, recorder)
+    port = goal.request.port or find_engine(load_catalogue(), goal.request.engine).port
+    launch = None if site.plan.launch is None else change(site.plan.launch, port=port)
+    return change(
+        site,
+        goal=change(goal, talk=False, flags=(), after="stop"),
+        request=change(site.request, port=goal.request.port, model=None),
+        plan=change(site.plan, launch=launch),
+    )
+
+
+def renew_running(wish: Wish, site: Site, recorder: Recorder, *, json: bool) -> int:
+    """Bring a service that runs to what is asked for: its environment where that changed, then itself."""
+    from firstlight.bringup import carry_out
+    from firstlight.staying.again import stands
+    from firstlight.staying.installing import install_service, prepare
+
+    prepare(wish, site.machine, site.home)  # what cannot be is refused before anything is built
+    with progress(events=json) as reporter:
+        recorder.reporter = reporter
+        if not stands(site):
+            carry_out(site, recorder)
+            follow_switch(site.home, wish.engine, site.machine, reporter)
+        installed = install_service(wish, site.machine, reporter, site.home)
+    if json and installed.receipt is not None:
+        show_document(Path(installed.receipt).read_text(encoding="utf-8"))
+    else:
+        show("\n".join(screen.installed_lines(installed)))
+    if json and installed.key is not None:
         tell(f"API key, shown this once: {installed.key}")
     return 0
 

@@ -53,8 +53,9 @@ def _client(url: str | None, model: str | None) -> tuple[Any, str | None]:
         here = [record.endpoint for record in list_running(home) if record.alive]
         here += [record.spec.base_url for record in all_services(home)]
         url = f"{here[0]}/v1" if here else os.environ.get("OPENAI_BASE_URL") or "http://127.0.0.1:8000/v1"
-    url = f"{url.rstrip('/').removesuffix('/v1')}/v1"
-    known = next((each.spec for each in all_services(home) if f"{each.spec.base_url}/v1" == url), None)
+    base = OpenAIClient(url).base_url
+    recorded = base.replace("://localhost", "://127.0.0.1", 1)
+    known = next((each.spec for each in all_services(home) if each.spec.base_url == recorded), None)
     key = os.environ.get("OPENAI_API_KEY") or (key_of(known) if known is not None else None)
     model = model or (known.model_id or None if known is not None else None)
-    return OpenAIClient(url, api_key=key), model or model_at(home, url)
+    return OpenAIClient(base, api_key=key), model or model_at(home, f"{recorded}/v1")

@@ -79,7 +79,9 @@ def _smaller(evidence: Evidence) -> Iterable[Finding]:
 def _room_for(engine: str, refusal: Refusal) -> Remedy:
     """Return how room is made: another mount where one has it, else words."""
     remedy = remedy_for(refusal, engine)
-    return remedy if remedy is not None and remedy.commands else by_hand("make room there")
+    if remedy is not None and remedy.commands:
+        return remedy
+    return by_hand("make room there, or put the home on another disk: export FIRSTLIGHT_HOME=/path/with/room")
 
 
 def writable(evidence: Evidence) -> Iterable[Finding]:

@@ -180,6 +180,13 @@ def builds(evidence: Evidence) -> Iterable[Finding]:
         if item.kind == "adopted" or item.engine not in evidence.catalogue.engines:
             continue
         build = _build(evidence, item)
+        if build is None and item.kind == "archive":
+            yield Finding(
+                status="ok",
+                summary=f"{item.engine} {item.id} is a release that the catalogue does not know: it was asked for",
+                subject=item.id,
+            )
+            continue
         if build is None:
             yield warn(
                 f"{item.engine}: the catalogue no longer has the build {item.build}",

@@ -6,16 +6,20 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from firstlight.machine.system import System, printable
 
+if TYPE_CHECKING:
+    from firstlight.engines.ollama.blobs import Layer
+
 _BLOB = re.compile(r"sha256-[0-9a-f]{64}")
 _PARTIAL = re.compile(r"sha256-[0-9a-f]{64}-partial(?:-\d+)?")
 _MOST_MANIFESTS = 2000
-_LARGEST_MANIFEST = 4 << 20
 _CHUNK = 4 << 20
 _RESERVE = 1.0
 """Seconds before the deadline at which hashing stops, so that what was found out is told."""
@@ -30,7 +34,7 @@ class BadModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Store(msgspec.Struct, frozen=True, kw_only=True):
-    """A folder of models. Layout: manifests/<host>/<namespace>/<model>/<tag>, blobs/sha256-<64 hex>."""
+    """A folder of models: manifests in one folder, or in two with newer releases, and blobs/sha256-<64 hex>."""
 
     path: str
     user: str | None = None
@@ -53,16 +57,6 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
     partial_bytes: int = 0
 
 
-class _Layer(msgspec.Struct, frozen=True):
-    digest: str
-    size: int = -1
-
-
-class _Manifest(msgspec.Struct, frozen=True):
-    layers: list[_Layer]
-    config: _Layer | None = None
-
-
 def read_store(system: System, path: Path, user: str | None, *, deep: bool) -> Store:
     """Return how a folder of models is.
 
@@ -72,6 +66,8 @@ def read_store(system: System, path: Path, user: str | None, *, deep: bool) -> S
         user: who must be able to read it; None: whoever asks.
         deep: hash every blob.
     """
+    from firstlight.engines.ollama.manifests import manifest_files, parse, read_bytes
+
     seen = Store(path=printable(path), user=user, closed=tuple(_closed(system, path, user)) if user else ())
     try:
         os.listdir(path)  # noqa: PTH208 - only whether we may
@@ -79,22 +75,27 @@ def read_store(system: System, path: Path, user: str | None, *, deep: bool) -> S
         return seen
     except OSError as error:
         return msgspec.structs.replace(seen, there=True, unreadable=error.strerror or str(error))
-    manifests = list(_manifests(path / "manifests"))
+    manifests = list(islice(manifest_files(path), _MOST_MANIFESTS))
     blobs = _blobs(path / "blobs")
     broken: list[BadModel] = []
     missing: list[BadModel] = []
     owners: dict[str, str] = {}
-    for file in manifests:
-        model = _name(file.relative_to(path / "manifests"))
+    for name, file in manifests:
+        model = str(name)
         try:
-            manifest = msgspec.json.decode(_bytes(file), type=_Manifest)
+            manifest = parse(path, read_bytes(file))
+            if not manifest.layers:
+                raise msgspec.ValidationError("it names no files")
         except (msgspec.DecodeError, OSError) as error:
             broken.append(BadModel(model=model, why=str(error) or type(error).__name__, path=printable(file)))
             continue
-        for layer in [*manifest.layers, *([manifest.config] if manifest.config else [])]:
-            owners.setdefault(layer.digest.replace(":", "-"), model)
-            if why := _trouble(layer, blobs):
-                missing.append(BadModel(model=model, why=why, path=printable(path / "blobs" / layer.digest)))
+        for digest in manifest.digests:
+            owners.setdefault(digest.replace(":", "-"), model)
+        missing += [
+            BadModel(model=model, why=why, path=printable(path / "blobs" / layer.digest))
+            for layer in manifest.blobs
+            if (why := _trouble(layer, blobs))
+        ]
     wrong, unhashed = _wrong(system, path / "blobs", sorted(blobs), owners) if deep else (None, 0)
     partial = [size for name, size in blobs.items() if _PARTIAL.fullmatch(name)]
     return msgspec.structs.replace(
@@ -108,31 +109,6 @@ def read_store(system: System, path: Path, user: str | None, *, deep: bool) -> S
         partial_files=len([name for name in blobs if name.endswith("-partial")]),
         partial_bytes=sum(partial),
     )
-
-
-def _bytes(file: Path) -> bytes:
-    with file.open("rb") as stream:
-        return stream.read(_LARGEST_MANIFEST)
-
-
-def _manifests(folder: Path) -> Iterator[Path]:
-    count = 0
-    for root, folders, files in os.walk(folder):
-        folders.sort()
-        for name in sorted(files):
-            if not name.startswith("."):
-                count += 1
-                yield Path(root) / name
-        if count > _MOST_MANIFESTS:
-            return
-
-
-def _name(relative: Path) -> str:
-    """Return a model's name as people say it: the registry's own host and namespace are left out."""
-    parts = list(relative.parts)
-    if parts[:2] == ["registry.ollama.ai", "library"]:
-        parts = parts[2:]
-    return f"{'/'.join(parts[:-1])}:{parts[-1]}" if len(parts) > 1 else str(relative)
 
 
 def _blobs(folder: Path) -> dict[str, int]:
@@ -153,7 +129,7 @@ def _blobs(folder: Path) -> dict[str, int]:
     return sizes
 
 
-def _trouble(layer: _Layer, blobs: dict[str, int]) -> str | None:
+def _trouble(layer: Layer, blobs: dict[str, int]) -> str | None:
     name = layer.digest.replace(":", "-")
     size = blobs.get(name)
     if size is None:

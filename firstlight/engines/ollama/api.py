@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 PORT = 11434
 VARIABLE = "OLLAMA_HOST"
-_SHORT = 5.0
+_CONNECT = 5.0
+_SHORT = 15.0
+"""Seconds for a small answer: a machine that is loading a model may stall for a while."""
 _LONGEST_ANSWER = 16 << 20
 
 
@@ -116,7 +118,7 @@ class Api:
         session = requests.Session()
         session.trust_env = False  # a proxy of the environment is no way to a server on this machine
         try:
-            return session.request(method, f"{self.base_url}{path}", timeout=(_SHORT, timeout), **options)
+            return session.request(method, f"{self.base_url}{path}", timeout=(_CONNECT, timeout), **options)
         except requests.RequestException as error:
             raise FirstlightError(
                 f"no Ollama answers at {self.base_url}",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -140,7 +141,7 @@ def _require_writable(root: Path) -> None:
         raise FirstlightError(
             f"this user (uid {os.geteuid()}) may not write to {words}",
             why=f"--prefix {root} puts links into {root}/bin and {root}/lib, and versions below {root}/{_OURS}",
-            fix=f"as root: sudo firstlight ollama.install --prefix {root}\n"
+            fix=f"as root: sudo firstlight ollama.install --prefix {shlex.quote(str(root))}\n"
             "or without root, into a folder of your own: firstlight ollama.install --prefix ~/.local",
         )
 
@@ -155,14 +156,14 @@ def foreign_copy(prefix: Prefix) -> ForeignCopy | None:
     return copy if copy.program or copy.library else None
 
 
-def refuse_foreign(prefix: Prefix, copy: ForeignCopy) -> FirstlightError:
-    """Return the error for a foreign copy that nobody has agreed to have moved aside."""
+def refuse_foreign(prefix: Prefix, copy: ForeignCopy, words: str) -> FirstlightError:
+    """Return the error for a foreign copy that nobody has agreed to have moved aside; `words` asked for it."""
     return FirstlightError(
         f"{prefix.root} holds an Ollama that firstlight did not put there",
         why=f"{copy}: the libraries of two releases must never be mixed, so that it would have to be moved aside",
         fix=f"let it be moved to {prefix.aside} (ollama.rollback gives it back): "
-        f"firstlight ollama.install --prefix {prefix.root} --yes\n"
-        f"or take another folder: firstlight ollama.install --prefix ~/.local",
+        f"{words} --prefix {shlex.quote(str(prefix.root))} --yes\n"
+        f"or take another folder: {words} --prefix ~/.local",
     )
 
 

@@ -133,8 +133,8 @@ def import_gguf(
                 "its own prompt template is of no known family: if its answers are odd, give one (--template FILE)"
             )
         _by_files(folder, name, weights, header, by_files)
-        if present is not None and present.manifest is not None:
-            drop_unneeded(folder, present.manifest.blobs)
+        if present is not None:
+            drop_unneeded(folder, present.digests)
     return msgspec.structs.replace(done, how=how, through=through or "files")
 
 

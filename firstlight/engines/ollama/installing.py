@@ -24,6 +24,8 @@ from firstlight.events import Step
 from firstlight.fetching.mirrors import MirrorBook, load_book
 from firstlight.fetching.types import Policy, Source, Transport, Wanted
 
+_CATALOGUE = "firstlight's catalogue"
+
 
 class ReleaseWish(msgspec.Struct, frozen=True, kw_only=True):
     """What is wished for: a build, and where its archives may come from.
@@ -50,12 +52,19 @@ class Archive(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str | None = None
     size: int | None = None
     said_by: str = ""
+    listed: str | None = None
+    """The sum that the catalogue has for an archive of this name and release."""
     local: Path | None = None
 
     @property
     def known(self) -> bool:
         """Whether its sum is known from somewhere that is believed."""
         return bool(self.sha256 and self.said_by)
+
+    @property
+    def in_catalogue(self) -> bool:
+        """Whether it was held against the catalogue's own sum, whoever said that sum."""
+        return self.listed is not None and self.sha256 == self.listed
 
 
 class Provided(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,9 +163,11 @@ def _from_catalogue(wish: ReleaseWish, number: int) -> Archive:
     first = number == 0
     local = wish.local.file if wish.local is not None and first else None
     if first and wish.sha256 is not None:
-        return Archive(name=asset.name, sha256=wish.sha256, said_by="--sha256", local=local)
-    said_by = "firstlight's catalogue" if asset.sha256 else ""
-    return Archive(name=asset.name, sha256=asset.sha256, size=asset.size, said_by=said_by, local=local)
+        return Archive(name=asset.name, sha256=wish.sha256, said_by="--sha256", listed=asset.sha256, local=local)
+    said_by = _CATALOGUE if asset.sha256 else ""
+    return Archive(
+        name=asset.name, sha256=asset.sha256, size=asset.size, said_by=said_by, listed=asset.sha256, local=local
+    )
 
 
 def _archives(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -14,7 +15,7 @@ import msgspec
 from firstlight.catalogue.archives import load_archives
 from firstlight.engines.ollama.program import PROGRAM, says
 from firstlight.engines.ollama.releases import ENGINE, KnownArchive, known_archive
-from firstlight.errors import UsageError, VerificationFailed
+from firstlight.errors import FirstlightError, UsageError, VerificationFailed
 from firstlight.events import Step
 from firstlight.fetching.recognising import recognise
 from firstlight.fetching.unpacking import Selection, unpack
@@ -28,6 +29,7 @@ _SUFFIXES = (".tgz", ".tar.gz", ".tar.zst")
 _PARTS = re.compile(r"-(?:rocm|mlx|jetpack\d+)\b")
 """Archives that only add to another one."""
 _IN_NAME = re.compile(r"(?<![\d.])v?(\d+\.\d+\.\d+(?:-rc\d+)?)(?![\d.]*\d)")
+_AGAIN = "with firstlight, which goes on where a download broke off: firstlight ollama.install"
 _CHUNK = 1 << 20
 _NO_RELEASE = "0"
 
@@ -57,7 +59,8 @@ def archive_file(word: str, arch: str, home: Home, environment: Mapping[str, str
         UsageError: there is no such file, or none was found.
     """
     if word not in WORDS:
-        path = Path(word).expanduser().absolute()
+        given = Path(word).expanduser().absolute()
+        path = given.parent.resolve() / given.name  # so that nobody reads `here/../there`
         if path.is_file():
             return [path]
         if path.is_dir():
@@ -173,7 +176,7 @@ def _require_archive(file: Path) -> None:
     seen = recognise(file)
     if seen.kind == "tar":
         return
-    fetch = "fetch it again; firstlight ollama.install goes on where a download broke off, and tries several sources"
+    fetch = f"fetch it again\n{_AGAIN}"
     fixes = {
         "html": f"what was saved is an error or log-in page of some site: {fetch}",
         "empty": fetch,
@@ -191,17 +194,25 @@ def release_inside(file: Path, scratch_folder: Path, step: Step) -> str:
 
     Args:
         file: the archive.
-        scratch_folder: where there is room for the program for a moment.
+        scratch_folder: where there is room for the program for a moment; gone again where it was not there before.
         step: takes the progress.
 
     Raises:
         VerificationFailed: the archive is damaged or holds no such program.
         UsageError: the program cannot be asked here.
+        FirstlightError: the folder cannot be written.
     """
     step.note(f"the sum of {file.name} is known nowhere: its program is asked which release it is")
-    with tempfile.TemporaryDirectory(prefix=".firstlight-ollama-", dir=scratch_folder) as scratch:
+    with (
+        _made(scratch_folder),
+        tempfile.TemporaryDirectory(prefix=".firstlight-ollama-", dir=scratch_folder) as scratch,
+    ):
         folder = Path(scratch) / "peek"
-        unpack(file, folder, step=step, selection=Selection(include=(PROGRAM,)))
+        try:
+            unpack(file, folder, step=step, selection=Selection(include=(PROGRAM,)))
+        except VerificationFailed as damaged:
+            damaged.fix = f"{damaged.fix}\n{_AGAIN}" if damaged.fix else _AGAIN
+            raise
         program = folder / PROGRAM
         if not program.is_file():
             raise VerificationFailed(
@@ -215,6 +226,26 @@ def release_inside(file: Path, scratch_folder: Path, step: Step) -> str:
             fix=f"say it: firstlight ollama.install --offline {file} --release X.Y.Z",
         )
     return told.version
+
+
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[Path]:
+    """Have a folder while the block runs; what of it was not there before goes again."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FirstlightError(
+            f"{folder} cannot be written",
+            why=error.strerror or str(error),
+            fix="choose a folder that you can write: export FIRSTLIGHT_HOME=/path/with/room",
+        ) from error
+    try:
+        yield folder
+    finally:
+        for each in missing:
+            with contextlib.suppress(OSError):  # something else came into it
+                each.rmdir()
 
 
 def companions(local: Local, names: Sequence[str]) -> dict[str, Path]:

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import msgspec
 
-from firstlight.engines.ollama.blobs import Layer, blob_path, has_blob, is_digest, make_folder, models_folder, take_blob
+from firstlight.engines.ollama.blobs import Layer, has_blob, make_folder, models_folder, take_blob
 from firstlight.engines.ollama.names import ModelName, parse_name
 from firstlight.engines.ollama.registry import Published, blob_sources, published, registries
-from firstlight.engines.ollama.store import Manifest, list_models, manifest_files, read_manifest, write_manifest
+from firstlight.engines.ollama.store import StoredModel, drop_unneeded, find_model, manifest_files, write_manifest
 from firstlight.errors import FirstlightError
 from firstlight.events import Step
 from firstlight.fetching.types import Fetched, Policy, Share, Transport, Wanted
 from firstlight.home import Home
-from firstlight.machine.space import require_room
+from firstlight.machine.space import gigabytes, require_room
 from firstlight.models.locking import one_writer
 
 _SPARE = 64 << 20
@@ -107,6 +107,8 @@ def pull(
             for layer in missing
         ]
         came = fetch_all(items, step=step, policy=policy, transport=transport) if items else []
+        before = sum(one.resumed for one in came)
+        step.detail = f"{gigabytes(before)} of it were here already" if before else step.detail
         _store(store, model, found, came)
     return _pulled(model, store, found, came=came, missing=missing)
 
@@ -120,7 +122,7 @@ def _store(store: Path, model: ModelName, found: Published, came: Sequence[Fetch
     make_folder(store, store)
     for one in came:
         take_blob(store, one.path, f"sha256:{one.sha256}", move=True)
-    before = read_manifest(store, model)
+    before = find_model(store, model)
     write_manifest(store, model, found.data)
     if before is not None:
         _drop(store, before)
@@ -133,15 +135,10 @@ def _store(store: Path, model: ModelName, found: Published, came: Sequence[Fetch
         )
 
 
-def _drop(store: Path, before: Manifest) -> None:
+def _drop(store: Path, before: StoredModel) -> None:
     """Remove the blobs of a model's older manifest that no model needs any more, as Ollama does after its own pull."""
-    models = list_models(store)
-    if os.environ.get(_KEEP, "").lower() in _TRUE or any(model.manifest is None for model in models):
-        return  # what an unreadable manifest needs is not known
-    needed = {layer.digest for model in models if model.manifest for layer in model.manifest.blobs}
-    for layer in before.blobs:
-        if is_digest(layer.digest) and layer.digest not in needed:
-            blob_path(store, layer.digest).unlink(missing_ok=True)
+    if os.environ.get(_KEEP, "").lower() not in _TRUE:
+        drop_unneeded(store, before.digests)
 
 
 def _manifest_there(store: Path, model: ModelName, data: bytes) -> bool:

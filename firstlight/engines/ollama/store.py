@@ -1,7 +1,7 @@
 """Ollama's store of models, read and written by files alone: blobs by their hash, and manifests that name them.
 
 Layout (Ollama 0.6 and later): manifests/<host>/<namespace>/<model>/<tag> and blobs/sha256-<64 hex>, modes 0644 and
-0755. Newer releases may keep a second folder, manifests-v2, with links into blobs; it goes before the first.
+0755; the module `manifests` tells of a second folder that newer releases keep.
 
 At its start Ollama deletes every blob that no manifest names (`OLLAMA_NOPRUNE` stops it), so that a manifest is written
 right after its blobs, and never before one of them.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -31,11 +31,23 @@ from firstlight.engines.ollama.blobs import (
     take_blob,
     unwritable,
 )
-from firstlight.engines.ollama.names import DEFAULT_HOST, ModelName
+from firstlight.engines.ollama.manifests import (
+    FOLDER,
+    LEVELS,
+    MANIFEST_TYPE,
+    NEWER,
+    Manifest,
+    files_under,
+    manifest_files,
+    parse,
+    read_bytes,
+)
+from firstlight.engines.ollama.names import ModelName
 from firstlight.errors import FirstlightError
 from firstlight.files import write_atomic
 
 __all__ = [
+    "MANIFEST_TYPE",
     "VARIABLE",
     "How",
     "Layer",
@@ -57,37 +69,11 @@ __all__ = [
     "write_manifest",
 ]
 
-MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
 MODEL_TYPE = "application/vnd.ollama.image.model"
 TEMPLATE_TYPE = "application/vnd.ollama.image.template"
 SYSTEM_TYPE = "application/vnd.ollama.image.system"
 PARAMS_TYPE = "application/vnd.ollama.image.params"
-
-_NEWER = "manifests-v2"
-_NEWER_HOST = "ollama.com"
-"""How manifests-v2 spells the default host."""
-_LARGEST_MANIFEST = 4 << 20
-_LEVELS = 4
-
-
-class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The blobs that a model is made of."""
-
-    schema_version: int = 2
-    media_type: str = MANIFEST_TYPE
-    config: Layer | None = None
-    layers: list[Layer] = []
-
-    @property
-    def blobs(self) -> list[Layer]:
-        """All of them, the configuration last."""
-        return [*self.layers, *([self.config] if self.config else [])]
-
-    @property
-    def size(self) -> int:
-        """Bytes of all of them, as `ollama list` counts."""
-        return sum(layer.size for layer in self.blobs)
 
 
 class StoredModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +86,8 @@ class StoredModel(msgspec.Struct, frozen=True, kw_only=True):
     manifest: Manifest | None
     problem: str | None = None
     """What is wrong with it, in words: a manifest that cannot be read, blobs that are gone or cut off."""
+    digests: frozenset[str] = frozenset()
+    """Everything that must stay among the blobs for it."""
 
 
 # ── manifests ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -111,7 +99,7 @@ def write_manifest(folder: Path, name: ModelName, data: bytes) -> Path:
     Raises:
         FirstlightError: the store cannot be written.
     """
-    path = folder / "manifests" / _spelling(folder, name).manifest
+    path = folder / FOLDER / _spelling(folder, name).manifest
     make_folder(path.parent, folder)
     try:
         write_atomic(path, data)
@@ -129,30 +117,7 @@ def _spelling(folder: Path, name: ModelName) -> ModelName:
 
 
 def _newer_paths(folder: Path, name: ModelName) -> list[Path]:
-    return [path for known, path in _files_under(folder / _NEWER) if known.same(name)]
-
-
-def manifest_files(folder: Path) -> Iterator[tuple[ModelName, Path]]:
-    """Give every model's name with the file of its manifest; where two folders have one, the one that counts."""
-    seen: set[str] = set()
-    for name, path in [*_files_under(folder / _NEWER), *_files_under(folder / "manifests")]:
-        if name.manifest.lower() not in seen:
-            seen.add(name.manifest.lower())
-            yield name, path
-
-
-def _files_under(root: Path) -> list[tuple[ModelName, Path]]:
-    found = []
-    for base, folders, files in os.walk(root):
-        depth = len(Path(base).relative_to(root).parts)
-        folders[:] = sorted(each for each in folders if not each.startswith(".")) if depth < _LEVELS - 1 else []
-        if depth != _LEVELS - 1:
-            continue
-        host, namespace, model = Path(base).relative_to(root).parts
-        for tag in sorted(each for each in files if not each.startswith(".")):
-            plain = DEFAULT_HOST if root.name == _NEWER and host == _NEWER_HOST else host
-            found.append((ModelName(host=plain, namespace=namespace, model=model, tag=tag), Path(base) / tag))
-    return found
+    return [path for known, path in files_under(folder / NEWER) if known.same(name)]
 
 
 def read_manifest(folder: Path, name: ModelName) -> Manifest | None:
@@ -160,13 +125,8 @@ def read_manifest(folder: Path, name: ModelName) -> Manifest | None:
     for known, path in manifest_files(folder):
         if known.same(name):
             with contextlib.suppress(OSError, msgspec.DecodeError):
-                return msgspec.json.decode(_bytes(path), type=Manifest)
+                return parse(folder, read_bytes(path))
     return None
-
-
-def _bytes(file: Path) -> bytes:
-    with file.open("rb") as stream:
-        return stream.read(_LARGEST_MANIFEST)
 
 
 # ── the whole ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -201,20 +161,23 @@ def _stored(folder: Path, name: ModelName, path: Path) -> StoredModel:
     modified = 0.0
     try:
         modified = path.stat().st_mtime
-        data = _bytes(path)
-        manifest = msgspec.json.decode(data, type=Manifest)
+        data = read_bytes(path)
+        manifest = parse(folder, data)
     except (OSError, msgspec.DecodeError) as error:
         words = error.strerror if isinstance(error, OSError) else str(error)
         problem = f"its manifest cannot be read: {words or type(error).__name__}"
         return StoredModel(name=name, id="", size=0, modified=modified, manifest=None, problem=problem)
     lacking = [layer for layer in manifest.blobs if not _whole(folder, layer)]
+    own_digest = hashlib.sha256(data).hexdigest()
+    itself = {f"sha256:{own_digest}"} if path.is_relative_to(folder / NEWER) else set[str]()
     return StoredModel(
         name=name,
-        id=hashlib.sha256(data).hexdigest()[:12],
+        id=own_digest[:12],
         size=manifest.size,
         modified=modified,
         manifest=manifest,
         problem=_words(folder, lacking) if lacking else None,
+        digests=frozenset({*(digest.replace("sha256-", "sha256:", 1) for digest in manifest.digests), *itself}),
     )
 
 
@@ -240,25 +203,25 @@ def remove_model(folder: Path, name: ModelName) -> bool:
 
     Other hard links to its weights stay, as with `ollama rm`.
     """
-    manifest, found = read_manifest(folder, name), False
-    for root in ("manifests", _NEWER):
-        for known, path in _files_under(folder / root):
+    model, found = find_model(folder, name), False
+    for root in (FOLDER, NEWER):
+        for known, path in files_under(folder / root):
             if known.same(name):
                 path.unlink(missing_ok=True)
                 found = True
-                for parent in list(path.parents)[: _LEVELS - 1]:
+                for parent in list(path.parents)[: LEVELS - 1]:
                     with contextlib.suppress(OSError):
                         parent.rmdir()  # only empty ones go
-    drop_unneeded(folder, manifest.blobs if manifest else [])
+    drop_unneeded(folder, model.digests if model else ())
     return found
 
 
-def drop_unneeded(folder: Path, layers: list[Layer]) -> None:
+def drop_unneeded(folder: Path, digests: Iterable[str]) -> None:
     """Remove those of the blobs that no model needs any more; other hard links to the same bytes stay."""
     others = list_models(folder)
     if any(other.manifest is None for other in others):
         return  # what an unreadable manifest needs is not known, so that nothing goes; Ollama does the same
-    needed = {layer.digest for other in others if other.manifest for layer in other.manifest.blobs}
-    for layer in layers:
-        if layer.digest not in needed and is_digest(layer.digest):
-            blob_path(folder, layer.digest).unlink(missing_ok=True)
+    needed = {digest for other in others for digest in other.digests}
+    for digest in digests:
+        if digest not in needed and is_digest(digest):
+            blob_path(folder, digest).unlink(missing_ok=True)

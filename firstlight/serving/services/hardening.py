@@ -58,16 +58,20 @@ _GPU_DEVICES = ("char-nvidia* rw", "char-drm rw", "char-kfd rw")
 """Classes, not paths: systemd expands no pattern in a path, and old and new drivers register other classes."""
 _WSL_DEVICE = "/dev/dxg"
 GPU_GROUPS = ("video", "render")
-_HOMES = ("/home", "/root", "/run/user")
+_CLEAR_FOLDERS_SINCE = 252
+"""Older systemd (seen with 247) makes the folders above what it binds with the unit's own mask: nobody could enter."""
+_ROOTS = "/root"
+_HOMES = ("/home", _ROOTS, "/run/user")
 _TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108 - looked for, not written to
 
 
-def settings(spec: ServiceSpec, groups: tuple[str, ...] = ()) -> Iterator[Setting]:
+def settings(spec: ServiceSpec, groups: tuple[str, ...] = (), *, version: int) -> Iterator[Setting]:
     """Give the settings of [Service] that shut a service in.
 
     Args:
         spec: the service.
         groups: of `GPU_GROUPS` those that this machine has; a unit that names another does not start.
+        version: of systemd.
     """
     yield from _WITHOUT_MOUNTS
     if spec.hardening == "basic":
@@ -77,11 +81,13 @@ def settings(spec: ServiceSpec, groups: tuple[str, ...] = ()) -> Iterator[Settin
             if not _within(spec, _TEMPORARY):
                 yield "PrivateTmp", "yes"
         return
-    yield "UMask", "0077"
+    homes = list(_homes(spec))
+    closed = version < _CLEAR_FOLDERS_SINCE and any(name.startswith("Bind") for name, _ in homes)
+    yield "UMask", "0022" if closed else "0077"
     # In a user's own name space there is no /proc/kmsg to hide, and systemd 252 fails at hiding it.
     yield from (each for each in _STRICT if spec.scope == "system" or each[0] != "ProtectKernelLogs")
     yield from _devices(spec, groups)
-    yield from _homes(spec)
+    yield from homes
     for folder in spec.writable:
         yield "ReadWritePaths", f"-{word(str(folder))}"
     if spec.cache is not None and spec.scope == "user":
@@ -110,6 +116,9 @@ def _homes(spec: ServiceSpec) -> Iterator[Setting]:
     inside = [*at_home, *_within(spec, _TEMPORARY)]
     colon = any(":" in str(path) for path in inside)  # the list of binds would take it for its own
     yield "ProtectHome", ("read-only" if colon else "tmpfs") if at_home else "yes"
+    if not colon and spec.scope == "system" and any(path.is_relative_to(_ROOTS) for path in at_home):
+        # Newer systemd (seen with 257) lets root alone enter the empty folder over this one.
+        yield "TemporaryFileSystem", f"{_ROOTS}:ro,mode=0755"
     for path in inside if not colon else ():
         yield ("BindPaths" if path in spec.writable else "BindReadOnlyPaths"), word(str(path))
 

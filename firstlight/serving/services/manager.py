@@ -48,6 +48,9 @@ class Manager(Protocol):
     def status(self, spec: ServiceSpec) -> Status:
         """Return how it is (fast: no waiting, no network beyond this machine)."""
 
+    def require_log(self, spec: ServiceSpec) -> None:
+        """Refuse with a clear error where this user cannot read its log, or there is none yet."""
+
     def log_command(self, spec: ServiceSpec, *, follow: bool, lines: int) -> list[str]:
         """Return the command that shows its log."""
 

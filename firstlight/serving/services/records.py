@@ -38,6 +38,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """The system user that was made for it."""
     replaced: Replaced | None = None
     survives: str = ""
+    systemd: bool | None = None
+    """Whether systemd ran where it was installed; None: an older firstlight did not note it."""
+    origin: ServiceSpec | None = None
+    """What it was under systemd, where `restore` had to put it under the supervisor."""
 
 
 def save(record: Record) -> None:
@@ -88,7 +92,7 @@ def require(home: Home, name: str | None) -> Record:
 
     Raises:
         UsageError: there is none of that name (those that exist are listed), or several exist and none was named.
-        FirstlightError: none is installed.
+        FirstlightError: none is installed, and none was named.
     """
     names = sorted(path.parent.name for path in home.services.glob(f"*/{RECORD}"))
     if name is None and len(names) > 1:
@@ -100,7 +104,8 @@ def require(home: Home, name: str | None) -> Record:
     if record is not None:
         return record
     if not names:
-        raise FirstlightError(
+        refused = FirstlightError if name is None else UsageError
+        raise refused(
             "no service is installed" if name is None else f'there is no service "{name}"',
             why=f"none is recorded under {home.services}",
             fix="firstlight service.install ENGINE --model MODEL",

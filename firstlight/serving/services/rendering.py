@@ -89,7 +89,9 @@ def render_unit(
         "limits": _limits(spec),
         "folders": _managed_folders(spec),
         "settings": [
-            (name, value) for name, value in hardening.settings(spec, groups) if version >= _KNOWN_SINCE.get(name, 0)
+            (name, value)
+            for name, value in hardening.settings(spec, groups, version=version)
+            if version >= _KNOWN_SINCE.get(name, 0)
         ],
     }
     return environment.get_template("systemd/service.j2").render(values)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 from pathlib import Path
 from typing import Literal
@@ -68,17 +67,9 @@ def choose(asked: AskedScope) -> Choice:
     return Choice(scope="system" if asked == "system" else "user", because="asked for")
 
 
-def user_name() -> str:
-    """Return this user's name, or the number where it has none."""
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())
-
-
 def lingers() -> bool:
     """Tell whether systemd runs this user's units without a login."""
-    return (LINGER / user_name()).exists()
+    return (LINGER / systemctl.user_name()).exists()
 
 
 def can_linger() -> bool:

@@ -61,7 +61,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
     folder: Path
     """services/<name>/ of the home: record, secrets, helpers, logs where no journal exists."""
     generation: str | None
-    """The environment that it was installed with; the words of `argv` follow the engine's `current` link."""
+    """The environment that it runs from, by its own folder; what was switched since reaches it with `follow`."""
     link: Path
     """The engine's `current` link."""
     model: str

@@ -94,7 +94,12 @@ class SupervisorManager:
         not.
         """
         _require_user(spec)
-        self.place.prepare(step)
+        try:
+            self.place.prepare(step)
+        except FirstlightError:
+            if not self.place.services():
+                self.place.remove()
+            raise
         fresh = not self._part(spec).exists()
         with self.daemon.alone():
             for file in self.files(spec):
@@ -212,6 +217,22 @@ class SupervisorManager:
             what = given_up if told.state == "failed" else "it ended and was started again"
             told = msgspec.structs.replace(told, failure=self._failure(spec, what))
         return told if told.state != "running" else enriched(told, spec)
+
+    def require_log(self, spec: ServiceSpec) -> None:
+        """Refuse where the log is another user's, or the service was never started."""
+        log = spec.folder / LOG
+        try:
+            log.open("rb").close()
+        except FileNotFoundError:
+            raise FirstlightError(
+                f"{spec.name} has no log yet",
+                why="it was not started since it was installed",
+                fix=f"firstlight service.start {spec.name}",
+            ) from None
+        except OSError as error:
+            raise FirstlightError(
+                f"the log of {spec.name} cannot be read", why=error.strerror, fix=f"as its owner or root: less {log}"
+            ) from error
 
     def log_command(self, spec: ServiceSpec, *, follow: bool, lines: int) -> list[str]:
         """Return the command that shows its log; following goes on where the log is put aside."""

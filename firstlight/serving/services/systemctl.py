@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import shutil
 import time
@@ -19,6 +20,7 @@ _VERSION = re.compile(r"systemd (\d+)")
 _NO_BUS = re.compile(r"Failed to connect to (?:user scope )?bus|No medium found|\$DBUS_SESSION_BUS_ADDRESS")
 _READ_ONLY = "Read-only file system"
 RUNTIME = Path("/run/systemd/system")
+_JOURNALS = (Path("/var/log/journal"), Path("/run/log/journal"))
 
 
 def runs() -> bool:
@@ -29,6 +31,24 @@ def runs() -> bool:
 def runtime_folder() -> Path:
     """Return the user's runtime folder: XDG_RUNTIME_DIR, else where systemd makes it."""
     return Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}")
+
+
+def journal_closed(scope: Scope) -> bool:
+    """Tell whether the journal of a scope is there and shut to this user, by access(2): lists of access count too.
+
+    What a user's own units say stands in a file of that user's own, but for a journal that is only kept in memory.
+    """
+    name = "system.journal" if scope == "system" else "*.journal"
+    files = [file for folder in _JOURNALS for file in folder.glob(f"*/{name}")]
+    return bool(files) and not any(os.access(file, os.R_OK) for file in files)
+
+
+def user_name() -> str:
+    """Return this user's name, or the number where it has none."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 class Systemctl:
@@ -67,7 +87,7 @@ class Systemctl:
         if _READ_ONLY in output:
             return "make /etc writable, or use --scope user or --scope supervisor"
         if "authentication" in output or "Access denied" in output or "Permission denied" in output:
-            return f"as root: {' '.join([*self.words, *words])}"
+            return f"as root: {' '.join([*self.words, *(each for each in words if each != '--no-block')])}"
         return f"try it by hand: {' '.join([*self.words, *words])}"
 
     def show(self, unit: str, *properties: str) -> dict[str, str]:
@@ -92,6 +112,13 @@ class Systemctl:
         kind = "--user-unit" if self.scope == "user" else "--unit"
         return ["journalctl", *(["--user"] if self.scope == "user" else []), f"{kind}={unit}", "--no-pager", *options]
 
+    def unreadable(self, unit: str, why: str) -> FirstlightError:
+        """Return the error that tells how the journal of a unit can be read all the same."""
+        fix = f"as root or in the group systemd-journal: {' '.join(self.journal_words(unit))}"
+        if self.scope == "user":
+            fix = f"as root: usermod --append --groups systemd-journal {user_name()}   (then log in anew)"
+        return FirstlightError(f"the journal of {unit} cannot be read", why=why, fix=fix)
+
     def journal(self, unit: str, *, lines: int, since: float | None = None) -> str:
         """Return the last lines of a unit's journal.
 
@@ -112,11 +139,7 @@ class Systemctl:
             self.journal_words(unit, *options), environment=self.environment, timeout=_BUS_SECONDS, on_line=got.append
         )
         if ended.returncode or any("insufficient permissions" in each for each in got[:3]):
-            raise FirstlightError(
-                f"the journal of {unit} cannot be read",
-                why=_last(ended.tail) or "journalctl refused",
-                fix=f"as root or in the group systemd-journal: {' '.join(self.journal_words(unit))}",
-            )
+            raise self.unreadable(unit, _last(ended.tail) or "journalctl refused")
         return "\n".join(got)
 
 

@@ -22,7 +22,14 @@ from firstlight.serving.services.ownership import give_back, put_aside, replaced
 from firstlight.serving.services.rendering import is_ours, render_unit, unit_name
 from firstlight.serving.services.seen import PROPERTIES, parse_status, state_of
 from firstlight.serving.services.spec import Failure, Scope, ServiceFile, ServiceSpec, Status
-from firstlight.serving.services.systemctl import Systemctl, runtime_folder, wait_for_bus
+from firstlight.serving.services.systemctl import (
+    Systemctl,
+    journal_closed,
+    runs,
+    runtime_folder,
+    user_name,
+    wait_for_bus,
+)
 from firstlight.serving.services.users import groups_here
 
 POLL_SECONDS = 0.2
@@ -81,7 +88,7 @@ class SystemdManager:
 
     def _require_bus(self, *, install: bool) -> None:
         if install and not scopes.lingers():
-            words = ["loginctl", "enable-linger", scopes.user_name()]
+            words = ["loginctl", "enable-linger", user_name()]
             ended = process.run(words, environment=self.control.environment, timeout=20.0)
             if ended.returncode:
                 raise FirstlightError(
@@ -93,7 +100,7 @@ class SystemdManager:
             raise FirstlightError(
                 "systemd's instance for this user does not answer",
                 why=f"nothing listens under {runtime_folder()} (XDG_RUNTIME_DIR)",
-                fix=f"as root: loginctl enable-linger {scopes.user_name()}   (or --scope supervisor)",
+                fix=f"as root: loginctl enable-linger {user_name()}   (or --scope supervisor)",
             )
 
     def files(self, spec: ServiceSpec) -> list[ServiceFile]:
@@ -114,7 +121,7 @@ class SystemdManager:
     def commands(self, spec: ServiceSpec) -> list[list[str]]:
         """Return what `install` and `start` run."""
         unit = unit_name(spec.name)
-        linger = [["loginctl", "enable-linger", scopes.user_name()]] if self.scope == "user" else []
+        linger = [["loginctl", "enable-linger", user_name()]] if self.scope == "user" else []
         words = self.control.words
         return [*linger, [*words, "daemon-reload"], [*words, "enable", unit], [*words, "start", unit]]
 
@@ -241,12 +248,22 @@ class SystemdManager:
         options = [f"--lines={lines}", "--output=short-iso", *(["--follow"] if follow else [])]
         return self.control.journal_words(unit_name(spec.name), *options)
 
+    def require_log(self, spec: ServiceSpec) -> None:
+        """Refuse where the journal is shut to this user; journalctl would only give a hint, and end with 0."""
+        who = user_name()
+        if journal_closed(self.scope) and spec.user != who:  # what a user's own programs say, that user may read
+            why = f"it is open to root and to the groups adm and systemd-journal, not to {who}"
+            raise self.control.unreadable(unit_name(spec.name), why)
+
     def log_text(self, spec: ServiceSpec, lines: int = _JOURNAL_LINES) -> str:
         """Return the last lines of its journal."""
+        self.require_log(spec)
         return self.control.journal(unit_name(spec.name), lines=lines)
 
     def remove(self, spec: ServiceSpec, step: Step) -> list[str]:
         """Stop, disable and remove the unit and its folders; see the protocol."""
+        if not runs():
+            return self._remove_dead(spec)
         self.require(install=False)
         path, unit = self.unit_path(spec), unit_name(spec.name)
         undone: list[str] = []
@@ -268,6 +285,22 @@ class SystemdManager:
         replaced = replaced_by(spec)
         if replaced is not None:
             undone.append(give_back(spec, replaced, self.control))
+        return undone
+
+    def _remove_dead(self, spec: ServiceSpec) -> list[str]:
+        """Remove the unit and its folders where systemd does not run (any more): there is nobody to be told."""
+        path, unit = self.unit_path(spec), unit_name(spec.name)
+        undone: list[str] = []
+        if path.is_file() and not path.is_symlink() and is_ours(path.read_text(errors="replace")):
+            for link in path.parent.glob(f"*.wants/{unit}"):
+                link.unlink()
+            path.unlink()
+            undone.append(f"removed {path}")
+        undone += self._without_drop_ins(path)
+        for folder in (spec.state, spec.cache) if self.scope == "system" else ():
+            if folder is not None and folder.is_dir():
+                shutil.rmtree(folder, ignore_errors=True)
+                undone.append(f"removed {folder}")
         return undone
 
     def _without_drop_ins(self, path: Path) -> list[str]:
