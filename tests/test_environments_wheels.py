@@ -346,7 +346,7 @@ def test_a_full_disk_is_named_with_what_is_missing(tmp_path, index):
             place.install(PipSettings(index_url=index.simple), "huge", expected_bytes=24_000_000)
     finally:
         subprocess.run(["umount", str(small)], check=True)
-    assert caught.value.what == f"no room for huge on {small}"
+    assert caught.value.what == f"no room for the wheels of huge on {small}"
     assert "missing" in caught.value.why
     assert f"make room on {small}" in caught.value.fix
 
