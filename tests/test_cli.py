@@ -58,6 +58,7 @@ def test_a_machine_read_here_can_be_replayed(tmp_path: Path) -> None:
         (["setup.vllm", "--environment", "conad"], 2, 'did you mean "conda"'),
         (["setup.vllm", "--machine", str(MACHINES / "no-gpu-laptop.json")], 2, "--no-proof"),
         (["setup.vllm", "--index", "host/simple"], 2, "--index https://HOST/simple"),
+        (["setup.vllm", "--index", "~no-such-user/simple"], 2, "--index https://HOST/simple"),
         (["setup.vllm", "--adopt", "/no/such/folder"], 2, "is no folder"),
         (["setup.rollback", "vlm"], 2, 'did you mean "vllm"'),
         (["serve.vllm"], 2, "no model was named"),

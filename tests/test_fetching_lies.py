@@ -148,6 +148,14 @@ def test_without_a_hash_it_is_said_who_gave_the_same_bytes(lab):
     )
 
 
+def test_without_a_hash_a_second_source_that_stands_still_holds_nothing_up(lab):
+    one, still = lab.mirror(), lab.mirror(Faults(hang_after=1))
+    policy = {"connect_seconds": 60.0, "stall_seconds": 600.0, "compare_seconds": 0.5}
+    in_place(lab, lab.fetch(one, still, sha256=None, policy=policy))
+    assert "no second source gave any of it to compare with" in lab.loud()
+    assert lab.left() == ["file.bin"]
+
+
 SAMPLES = {"connect_seconds": 60.0, "compare": 1 << 20}
 LARGE = random.Random(3).randbytes(10 << 20)
 

@@ -28,32 +28,8 @@ from firstlight.engines.ollama.templates import family_of
 from firstlight.errors import FirstlightError, UsageError
 from firstlight.events import Note, Step
 from firstlight.home import Home
-from firstlight.models.synthetic_gguf import write_synthetic_gguf
 
-
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory):
-    """A whole GGUF file: the synthetic proof model."""
-    return write_synthetic_gguf(tmp_path_factory.mktemp("weights") / "tiny-Q4_K_M.gguf")
-
-
-@pytest.fixture
-def model(weights, tmp_path):
-    """The same file, this test's own."""
-    return Path(shutil.copy(weights, tmp_path / "tiny.gguf"))
-
-
-@pytest.fixture
-def store(tmp_path):
-    return tmp_path / "models"
-
-
-@pytest.fixture
-def other(weights, tmp_path):
-    """A GGUF file with other bytes that is whole too."""
-    path = tmp_path / "other.gguf"
-    path.write_bytes(weights.read_bytes() + b"more")
-    return path
+pytest_plugins = ["support.ollama_models"]
 
 
 def test_an_import_links_and_the_server_lists_it_and_answers(model, store, tmp_path):

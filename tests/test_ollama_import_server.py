@@ -6,8 +6,6 @@ The server is a small fake (see `support/ollama_program.py`): it keeps the store
 from __future__ import annotations
 
 import os
-import shutil
-from pathlib import Path
 
 import pytest
 from support.command import firstlight
@@ -22,32 +20,8 @@ from firstlight.engines.ollama.store import (
     read_manifest,
 )
 from firstlight.events import Note, Step
-from firstlight.models.synthetic_gguf import write_synthetic_gguf
 
-
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory):
-    """A whole GGUF file: the synthetic proof model."""
-    return write_synthetic_gguf(tmp_path_factory.mktemp("weights") / "tiny-Q4_K_M.gguf")
-
-
-@pytest.fixture
-def model(weights, tmp_path):
-    """The same file, this test's own."""
-    return Path(shutil.copy(weights, tmp_path / "tiny.gguf"))
-
-
-@pytest.fixture
-def store(tmp_path):
-    return tmp_path / "models"
-
-
-@pytest.fixture
-def other(weights, tmp_path):
-    """A GGUF file with other bytes that is whole too."""
-    path = tmp_path / "other.gguf"
-    path.write_bytes(weights.read_bytes() + b"more")
-    return path
+pytest_plugins = ["support.ollama_models"]
 
 
 @pytest.mark.parametrize("release", ["0.6.2", "0.35.1"])

@@ -14,7 +14,10 @@ from support.fake_ollama import asset_name
 from support.ollama_installs import CURRENT, OWN, install
 from support.release_server import ARCH, release_server
 
+from firstlight.engines.ollama.copies import Prefix
 from firstlight.engines.ollama.releases import known_sum
+from firstlight.engines.ollama.rewording import speaking_of
+from firstlight.errors import FirstlightError
 from firstlight.serving.ports import free_port
 
 
@@ -145,3 +148,17 @@ def test_room_is_asked_of_the_disk_of_the_prefix(home, tmp_path, full):
     assert f"{tmp_path / 'volume'} has " in ended.err
     assert "firstlight ollama.install --prefix" in ended.document["error"]["fix"]
     assert "FIRSTLIGHT_HOME" not in ended.err + ended.out
+
+
+@pytest.mark.parametrize(
+    ("home", "folder"),
+    [
+        ("/mnt/x/firstlight", "/mnt/x/ollama"),
+        ("'/mnt/my disk/firstlight'", "'/mnt/my disk/ollama'"),
+        ("/srv/other", "/srv/other"),
+    ],
+)
+def test_where_room_is_the_prefix_is_named_also_where_its_path_is_quoted(tmp_path, home, folder):
+    with pytest.raises(FirstlightError) as caught, speaking_of(Prefix(root=tmp_path)):
+        raise FirstlightError("full", fix=f"use it: export FIRSTLIGHT_HOME={home}\nor make room")
+    assert caught.value.fix == f"use it: firstlight ollama.install --prefix {folder}\nor make room"

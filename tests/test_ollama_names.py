@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import struct
-from pathlib import Path
 
 import pytest
 from support.ollama_stores import STEP
@@ -17,24 +15,8 @@ from firstlight.engines.ollama.store import (
 )
 from firstlight.errors import FirstlightError, UsageError
 from firstlight.models.gguf import read_gguf
-from firstlight.models.synthetic_gguf import write_synthetic_gguf
 
-
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory):
-    """A whole GGUF file: the synthetic proof model."""
-    return write_synthetic_gguf(tmp_path_factory.mktemp("weights") / "tiny-Q4_K_M.gguf")
-
-
-@pytest.fixture
-def model(weights, tmp_path):
-    """The same file, this test's own."""
-    return Path(shutil.copy(weights, tmp_path / "tiny.gguf"))
-
-
-@pytest.fixture
-def store(tmp_path):
-    return tmp_path / "models"
+pytest_plugins = ["support.ollama_models"]
 
 
 @pytest.mark.parametrize(

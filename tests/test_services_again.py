@@ -7,21 +7,34 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from support.command import Ended, firstlight
 from support.release_server import release_server
-from test_services_supervisor import did
+from test_services_supervisor import did, service
 
+from firstlight.events import silent
 from firstlight.home import Home
 from firstlight.models.synthetic_gguf import write_synthetic_gguf
 from firstlight.serving.ports import free_port, port_holder
-from firstlight.serving.services.records import all_services, load
+from firstlight.serving.services.records import Record, all_services, load, save
+from firstlight.serving.services.rendering import render_unit
 from firstlight.serving.services.spec import ServiceSpec
 from firstlight.serving.services.supervisor import SupervisorManager
+from firstlight.serving.services.systemd import SystemdManager
+from firstlight.serving.services.users import SERVICE_USER
+from firstlight.staying.again import seen_again
+from firstlight.staying.removing import remove_service
+from firstlight.staying.whom import wished_user
+from firstlight.staying.wish import Wish, require_supported
 
 RELEASE = "0.32.12"
 """One that the catalogue knows, and the sums of which are public nowhere: any archive may stand for it."""
@@ -37,6 +50,12 @@ class Place:
 
     def run(self, *words: str) -> Ended:
         return firstlight(*words, home=self.home.root, variables=self.variables)
+
+    def begin(self, *words: str) -> subprocess.Popen[bytes]:
+        """Start a command, to be killed."""
+        told = os.environ | self.variables | {"FIRSTLIGHT_HOME": str(self.home.root)}
+        command = [sys.executable, "-m", "firstlight", *words]
+        return subprocess.Popen(command, env=told, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def up(self, *words: str) -> Ended:
         return self.run(*UP, *words)
@@ -143,3 +162,75 @@ def test_a_port_that_somebody_else_holds_is_still_refused(place: Place) -> None:
         assert holder is not None
         assert holder.pid == os.getpid()
     assert place.pid() == pid
+
+
+def test_what_a_killed_replacement_had_stopped_is_removed_by_the_next_run(place: Place) -> None:
+    port = free_port()
+    older = ("service.install", "ollama", "--name", "older", "--port", str(port), "--model", place.model("one"))
+    assert place.run(*older, "--json").code == 0
+    words = ("service.install", "ollama", "--port", str(port), "--model", place.model("two"), "--json")
+    with place.begin(*words) as running:
+        record, deadline = place.home.services / "ollama" / "service.json", time.monotonic() + 120
+        while not record.exists() and running.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        running.send_signal(signal.SIGKILL)
+    again = place.run(*words)
+    assert again.code == 0, again.err
+    assert [each.spec.name for each in all_services(place.home)] == ["ollama"]
+    known = load(place.home, "ollama")
+    assert known is not None
+    assert known.displaced == []
+    holder = port_holder(port)
+    assert holder is not None
+    assert holder.pid == place.pid()
+
+
+def test_a_user_that_was_chosen_stays_the_services_user(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    for scope, user, kept in (
+        ("supervisor", "games", "games"),
+        ("system", "games", "games"),
+        ("system", SERVICE_USER, None),
+        ("user", None, None),
+    ):
+        spec = service(home, name="chat", scope=scope, user=user)
+        spec.folder.mkdir(parents=True, exist_ok=True)
+        save(Record(spec=spec, installed="2026-11-23T00:00:00Z"))
+        assert wished_user(spec) == kept
+    spec = service(home, name="chat", user="games", hardening="basic")
+    save(Record(spec=spec, installed="2026-11-23T00:00:00Z"))
+    again = seen_again(Wish(engine="vllm", name="chat"), home, port=spec.port, host=None)
+    assert (again.wish.user, "user games" in again.kept) == ("games", True)
+
+
+def test_a_strict_service_asked_for_again_where_systemd_runs_no_more_can_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("staying.again", "serving.services.systemctl", "serving.services.scopes"):
+        monkeypatch.setattr(f"firstlight.{module}.runs", lambda: False, raising=False)
+    home = Home(tmp_path)
+    spec = service(home, name="chat", scope="system", hardening="strict")
+    spec.folder.mkdir(parents=True)
+    save(Record(spec=spec, installed="2026-11-23T00:00:00Z"))
+    again = seen_again(Wish(engine="vllm", name="chat"), home, port=spec.port, host=None)
+    assert (again.wish.scope, again.wish.hardening) == ("auto", "basic")
+    require_supported("supervisor", again.wish)
+
+
+def test_removing_a_service_takes_away_what_a_killed_move_left_under_the_other_scope(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("firstlight.serving.services.systemd.runs", lambda: False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "configuration"))
+    home = Home(tmp_path / "home")
+    spec = service(home, name="chat")
+    left = msgspec.structs.replace(spec, scope="user")
+    unit = SystemdManager("user").unit_path(left)
+    unit.parent.mkdir(parents=True)
+    unit.write_text(render_unit(left, version=252))
+    spec.folder.mkdir(parents=True)
+    record = Record(spec=spec, installed="2026-11-23T00:00:00Z", leaving=[left])
+    save(record)
+    undone = remove_service(home, record, silent)
+    assert f"removed {unit}" in undone
+    assert not unit.exists()

@@ -63,8 +63,8 @@ class Job:
         self.doubtful = False
         """The machine went down since: bytes that the state speaks of may never have reached the disk."""
         self.renewed = False
-        self.reserved = False
         """All was fetched once more because bytes of an earlier run may have been lost."""
+        self.reserved = False
         self._syncing: threading.Thread | None = None
         self._synced = 0
         self._saved_at = 0.0
@@ -158,6 +158,8 @@ class Job:
         if not force and not due:
             return
         with self._save_lock:
+            if self.descriptor < 0:
+                return  # a thread that outlived the job: its file has its name by now
             self._saved_at = now
             try:
                 self._save(force=force)
@@ -231,10 +233,11 @@ class Job:
         if self._syncing is not None:
             self._syncing.join()
             self._syncing = None
-        self._let_go()
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+        with self._save_lock:
+            self._let_go()
+            if self.descriptor >= 0:
+                os.close(self.descriptor)
+                self.descriptor = -1
 
     # ── told by the connections ──────────────────────────────────────────────────────────────────────────────────────
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from collections import deque
 
 from firstlight.errors import VerificationFailed
 from firstlight.fetching import words
-from firstlight.fetching.comparing import Dispute, compare, sidecar_of
+from firstlight.fetching.comparing import Dispute, compare, compare_until, sidecar_of
 from firstlight.fetching.job import Job
 from firstlight.fetching.lane import Lane
 from firstlight.fetching.ledger import Run
@@ -51,7 +52,7 @@ def verified(job: Job) -> bool:
 def said_of_unknown(job: Job) -> str:
     """Return what can be said of a file whose hash nobody knows."""
     if not job.compared:
-        return "no SHA-256 is known for it, and no second source could be asked for the same bytes: it may be anything"
+        return "no SHA-256 is known for it, and no second source gave any of it to compare with: it may be anything"
     names, size = words.listed(job.compared), job.size or 0
     if job.compared_bytes >= size:
         return f"no SHA-256 is known for it; {names} gave the same bytes"
@@ -201,35 +202,44 @@ def _apply(job: Job, lane: Lane, disputes: list[Dispute]) -> None:
 def _compare_samples(job: Job) -> None:
     """Ask sources for what others gave and hold it against that: all of a small file, samples of a large one.
 
+    What one source does not give, or not in time, the next one is asked for.
+
     Raises:
         VerificationFailed: two sources differ, and nobody can say who is right.
     """
+    left, until = job.ledger.runs(), time.monotonic() + job.policy.compare_seconds
+    if (job.size or 0) > job.policy.compare:
+        left = _samples(left)
     able = [lane for lane in job.usable() if lane.admitted and lane.ranged]
-    size = job.size or 0
-    for lane in able[:2]:
-        others = [run for run in job.ledger.runs() if run[2] != lane.owner]
-        if not others:
+    for lane in sorted(able, key=lambda one: -job.ledger.arrived.get(one.owner, 0)):
+        asked = [run for run in left if run[2] != lane.owner]
+        if not asked or time.monotonic() >= until:
             continue
-        asked = others if size <= job.policy.compare else _samples(others)
-        disputes = compare(job, lane, asked)
-        forget([sidecar_of(job)])
-        if disputes is None:
-            continue
-        if disputes:
-            names = words.listed([lane.name, *(job.origins[one.owner].name for one in disputes)])
+        try:
+            done = compare_until(job, lane, asked, until)
+        finally:
+            forget([sidecar_of(job)])
+        if done.disputes:
+            names = words.listed([lane.name, *(job.origins[one.owner].name for one in done.disputes)])
             _forget_all(job)
             raise VerificationFailed(
                 f"{job.wanted.name}: {names} have different bytes",
                 why="no SHA-256 is known for it, so nobody can say who is right; nothing was put in place or kept",
                 fix="give its SHA-256, or the one source that you trust",
             )
-        job.compared += [lane.name, *(job.origins[owner].name for _, _, owner in others)]
-        job.compared_bytes += sum(end - start for start, end, _ in asked)
+        if same := _bytes(asked) - _bytes(done.left):
+            job.compared += [lane.name, *(job.origins[owner].name for _, _, owner in asked)]
+            job.compared_bytes += same
+        left = [*(run for run in left if run[2] == lane.owner), *done.left]
+
+
+def _bytes(runs: list[Run]) -> int:
+    return sum(end - start for start, end, _ in runs)
 
 
 def _samples(runs: list[Run]) -> list[Run]:
     """Return a piece of every stretch of the runs, at a place that nobody can foresee, and their very ends."""
-    chance, total = random.SystemRandom(), sum(end - start for start, end, _ in runs)
+    chance, total = random.SystemRandom(), _bytes(runs)
     step = max(_SAMPLE, min(_EVERY, total // _SAMPLES))
     between = [at + chance.randrange(step - _SAMPLE + 1) for at in range(step, total, step)]
     places, picked, before = deque(sorted({0, *between, max(0, total - _SAMPLE)})), [], 0

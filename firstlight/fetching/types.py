@@ -72,6 +72,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         verbose: say in the progress what each source gives.
         compare: where no hash is known, a file of at most so many bytes is fetched from a second source as well and
             compared; of a larger one that is done with samples, and said.
+        compare_seconds: the longest that this may take where the second source is slow; what was compared is said.
         small: files of at most so many bytes are asked for whole, by one request and without a probe.
     """
 
@@ -90,6 +91,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     spare: int = 16 * MIB
     verbose: bool = False
     compare: int = 64 * MIB
+    compare_seconds: float = 60.0
     small: int = MIB
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 from pathlib import Path
 
 import msgspec
@@ -98,7 +99,7 @@ def no_room(path: Path, what: str, needed: int | None) -> FirstlightError:
     elsewhere = roomiest(needed or 0)
     fix = f"make room on {mount}"
     if elsewhere is not None and elsewhere.mount != mount and elsewhere.free > free:
-        folder = Path(elsewhere.mount) / "firstlight"
+        folder = shlex.quote(str(Path(elsewhere.mount) / "firstlight"))
         fix += f", or use {elsewhere.mount} ({gigabytes(elsewhere.free)} free): export FIRSTLIGHT_HOME={folder}"
     return FirstlightError(f"no room for {what} on {mount}", why=why, fix=fix)
 

@@ -15,11 +15,15 @@ times (negative), whatever the prompt is.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
 import random
 import shutil
 import struct
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from firstlight.files import remove_tree
@@ -73,15 +77,25 @@ def write_synthetic_model(folder: Path) -> Path:
         for name, data in files.items():
             (temporary / name).write_bytes(data)
         temporary.chmod(0o755)
-        remove_tree(folder)
-        try:
-            temporary.rename(folder)
-        except OSError:
+        with _one_at_a_time(folder.parent):
             if not _holds(folder, files):  # else another process was faster, with the same bytes
-                raise
+                remove_tree(folder)
+                temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Hold the lock on a folder for a moment; where its file system knows none (NFS), nobody is kept out."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _holds(folder: Path, files: dict[str, bytes]) -> bool:

@@ -5,6 +5,8 @@ An unknown fact (None) refuses nothing; it is written down in `Case.assumed`.
 
 from __future__ import annotations
 
+import shlex
+
 from firstlight.catalogue.types import Build
 from firstlight.planning.case import Case, Rule, command, gigabytes, refuse
 from firstlight.planning.devices import has_nvidia
@@ -168,7 +170,7 @@ def disk(case: Case) -> Refusal | None:
     room = f"make room on {place.mount}: {gigabytes(case.disk_needed)} are needed"
     best = best_mount(case.machine)
     roomy = best if best is not None and (best.free or 0) >= case.disk_needed and best.mount != place.mount else None
-    remedy = f"export FIRSTLIGHT_HOME={home_on(case.machine, roomy)}" if roomy else room
+    remedy = f"export FIRSTLIGHT_HOME={shlex.quote(home_on(case.machine, roomy))}" if roomy else room
     if place.writable is False:
         other = remedy if roomy else "export FIRSTLIGHT_HOME=/path/that/you/can/write"
         return refuse(case, "disk", f"{case.home} lies on {place.mount}, where this user cannot write", other)

@@ -17,13 +17,23 @@ KEY_VARIABLE = "FIRSTLIGHT_API_KEY"
 _LAUNCHER = Path(__file__).parent / "services" / "with_key.py"
 
 
+def knows_key(entry: EngineEntry) -> bool:
+    """Tell whether an engine's API can ask for a key."""
+    return entry.key_variable is not None or entry.key_flag is not None
+
+
+def key_variable(entry: EngineEntry) -> str:
+    """Return the variable that carries an engine's key."""
+    return entry.key_variable or KEY_VARIABLE
+
+
 def take_key(file: Path, entry: EngineEntry) -> None:
     """Read the key of an engine's API into the variable that its server gets it from.
 
     Raises:
         UsageError: the engine knows no key, or the file holds none.
     """
-    if entry.key_variable is None and entry.key_flag is None:
+    if not knows_key(entry):
         raise UsageError(
             f"the API of {entry.engine} knows no key",
             why="whoever reaches its port can use it",
@@ -42,14 +52,12 @@ def take_key(file: Path, entry: EngineEntry) -> None:
             why="a key is one word of plain letters, digits and signs",
             fix=f"(umask 077; head -c 32 /dev/urandom | base64 | tr -d '\\n' > {shlex.quote(str(file))})",
         )
-    os.environ[entry.key_variable or KEY_VARIABLE] = key
+    os.environ[key_variable(entry)] = key
 
 
 def key_of_server(entry: EngineEntry) -> str | None:
     """Return the key that a server which we start now asks for: one from `take_key`, or of the person's own shell."""
-    if entry.key_variable is None and entry.key_flag is None:
-        return None
-    return os.environ.get(entry.key_variable or KEY_VARIABLE) or None
+    return os.environ.get(key_variable(entry)) or None if knows_key(entry) else None
 
 
 def keyed(command: Command, entry: EngineEntry) -> Command:
@@ -58,12 +66,23 @@ def keyed(command: Command, entry: EngineEntry) -> Command:
     Raises:
         UsageError: its key would stand in the process list.
     """
-    if entry.key_variable is not None or key_of_server(entry) is None:
+    if key_of_server(entry) is None:
         return command
-    if command.argv[1:2] != ("-m",):
+    words = with_key(command.argv, entry, _LAUNCHER, fix="leave --api-key-file out")
+    return msgspec.structs.replace(command, argv=words)
+
+
+def with_key(argv: tuple[str, ...], entry: EngineEntry, launcher: Path, *, fix: str) -> tuple[str, ...]:
+    """Return the words of a server that asks for the key in its variable; `launcher` is where `with_key.py` lies.
+
+    Raises:
+        UsageError: its key would stand in the process list.
+    """
+    if entry.key_variable is not None:
+        return argv
+    if argv[1:2] != ("-m",) or entry.key_flag is None:
         raise UsageError(
             f"{entry.engine} takes its key by a flag that every user of the machine would see",
-            fix="leave --api-key-file out",
+            fix=fix,
         )
-    words = ("--variable", KEY_VARIABLE, "--flag", entry.key_flag or "")
-    return msgspec.structs.replace(command, argv=(command.argv[0], str(_LAUNCHER), *words, *command.argv[1:]))
+    return (argv[0], str(launcher), "--variable", KEY_VARIABLE, "--flag", entry.key_flag, *argv[1:])

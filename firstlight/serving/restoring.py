@@ -230,7 +230,9 @@ def _again(spec: ServiceSpec, scope: Scope) -> str:
     """Return the whole command that installs a service under another scope."""
     words = ["firstlight", "service.install", spec.engine, "--name", spec.name, "--port", str(spec.port)]
     words += ["--model", spec.model] if spec.model else []
-    words += ["--host", spec.host] if not spec.loopback else []
+    if not spec.loopback:
+        words += ["--host", spec.host, *([] if spec.keyed else ["--allow-open"])]
+    words += ["--gpus", ",".join(map(str, spec.gpus))] if spec.gpus is not None else []
     words += ["--scope", scope, *(["--", *spec.flags] if spec.flags else [])]
     return shlex.join(words)
 

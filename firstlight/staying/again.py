@@ -7,12 +7,12 @@ import msgspec
 from firstlight import engines
 from firstlight.goals import Site, work_of
 from firstlight.home import Home
-from firstlight.serving.services import users
 from firstlight.serving.services.manager import Manager
 from firstlight.serving.services.records import Record, all_services, load
 from firstlight.serving.services.spec import ServiceSpec
 from firstlight.serving.services.systemctl import runs
 from firstlight.staying.sharing import is_up
+from firstlight.staying.whom import wished_user
 from firstlight.staying.wish import Wish
 
 
@@ -46,7 +46,7 @@ def seen_again(wish: Wish, home: Home, *, port: int, host: str | None) -> Again:
 
 
 def _completed(wish: Wish, spec: ServiceSpec, host: str | None) -> tuple[Wish, list[str]]:
-    whose = None if spec.scope != "system" or spec.user == users.SERVICE_USER else spec.user
+    lost = spec.scope != "supervisor" and not runs()
     found = msgspec.structs.replace(
         wish,
         model=wish.model or spec.model,
@@ -55,9 +55,9 @@ def _completed(wish: Wish, spec: ServiceSpec, host: str | None) -> tuple[Wish, l
         allow_open=wish.allow_open or (host is None and not spec.loopback),
         flags=wish.flags or spec.flags,
         gpus=wish.gpus if wish.gpus is not None else spec.gpus,
-        hardening=spec.hardening,
-        scope="auto" if spec.scope != "supervisor" and not runs() else spec.scope,
-        user=whose,
+        hardening="basic" if lost else spec.hardening,
+        scope="auto" if lost else spec.scope,
+        user=wished_user(spec),
     )
     told = [
         f"model {spec.model}" if spec.model and not wish.model else "",
@@ -65,7 +65,8 @@ def _completed(wish: Wish, spec: ServiceSpec, host: str | None) -> tuple[Wish, l
         f"address {spec.host}" if host is None and not spec.loopback else "",
         f"flags {' '.join(spec.flags)}" if spec.flags and not wish.flags else "",
         f"GPUs {','.join(map(str, spec.gpus))}" if spec.gpus is not None and wish.gpus is None else "",
-        f"hardening {spec.hardening}" if spec.hardening != "basic" else "",
+        f"hardening {found.hardening}" if found.hardening != "basic" else "",
+        f"user {found.user}" if found.user is not None else "",
     ]
     return found, [each for each in told if each]
 
@@ -85,7 +86,7 @@ def stands(site: Site) -> bool:
 
 def unchanged(manager: Manager, before: Record | None, spec: ServiceSpec) -> bool:
     """Tell whether a service runs exactly as it would be installed: by its description, its files, and what runs."""
-    if before is None or msgspec.structs.replace(before.spec, model=spec.model) != spec:
+    if before is None or before.leaving or msgspec.structs.replace(before.spec, model=spec.model) != spec:
         return False
     for file in manager.files(spec):
         try:

@@ -19,21 +19,21 @@ from firstlight.staying.drafting import draft
 from firstlight.staying.room import make_folders
 from firstlight.staying.stores import current_of
 from firstlight.staying.updating import ground_of, model_of, wish_of
-from firstlight.staying.whom import choose_user
+from firstlight.staying.whom import choose_user, wished_user
 
 
 def convert(home: Home, record: Record, scope: Scope, step: Step, *, machine: Callable[[], Machine]) -> Record:
     """Install a service under another scope with what it was asked to be, and return its new record; starts nothing.
 
-    Going back to systemd it gets the hardening that it had there. Done by `restore`: what it runs from and what it
-    serves are in the home already.
+    Going back to systemd it gets the hardening and the user that it had there. Done by `restore`: what it runs from
+    and what it serves are in the home already.
 
     Raises:
         FirstlightError: it cannot be kept running that way here; what was recorded stays.
     """
     first = record.origin or record.spec
     hardening: Hardening = "basic" if scope == "supervisor" else first.hardening
-    base = msgspec.structs.replace(record.spec, scope=scope, hardening=hardening, user=None)
+    base = msgspec.structs.replace(record.spec, scope=scope, hardening=hardening, user=wished_user(first))
     if current_of(home, base.engine) is None:
         raise FirstlightError(
             f"{base.engine} is not set up", why="it has no current environment", fix=f"firstlight setup.{base.engine}"

@@ -21,14 +21,13 @@ from firstlight.planning.choose import choose
 from firstlight.planning.failing import nothing_fits
 from firstlight.planning.plan import Launch, Plan
 from firstlight.planning.request import Request
+from firstlight.serving.keys import knows_key, with_key
 from firstlight.serving.services.records import SECRETS
 from firstlight.serving.services.rendering import service_path
 from firstlight.serving.services.spec import Readiness, Scope, ServiceSpec, is_loopback
 from firstlight.serving.services.users import blocked
 from firstlight.staying.wish import Wish
 
-KEY_VARIABLE = "FIRSTLIGHT_API_KEY"
-"""Carries the key to `with_key.py`, for engines that take it by a flag alone."""
 _STATE = Path("/var/lib")
 _CACHE = Path("/var/cache")
 _NODES = ("nvidiactl", "nvidia-uvm", "dxg")
@@ -115,8 +114,9 @@ def draft(
     cache = _CACHE / own if scope == "system" else home.root / "cache"
     state = _STATE / own if scope == "system" else None
     serving = _serving(wish, under, model, home, cache, trial)
-    keyed = trial is None and not is_loopback(wish.host) and _knows_key(under.entry)
+    keyed = trial is None and not is_loopback(wish.host) and knows_key(under.entry)
     folder = home.services / wish.service_name
+    words = serving.command.argv
     environment, unset = _environment(serving, under.prefix, state)
     return ServiceSpec(
         name=name,
@@ -131,7 +131,7 @@ def draft(
         model_bytes=model.bytes,
         host=wish.host if trial is None else "127.0.0.1",
         port=trial or under.launch.port,
-        argv=_with_key(serving.command.argv, under.entry, folder) if keyed else serving.command.argv,
+        argv=with_key(words, under.entry, folder / "with_key.py", fix="leave --host out") if keyed else words,
         environment=environment,
         unset=unset,
         secrets=folder / SECRETS if keyed else None,
@@ -178,27 +178,6 @@ def _environment(serving: Serving, prefix: Path, state: Path | None) -> tuple[di
     found["PATH"] = service_path(str(prefix / "bin"))
     found["HOME"] = str(state) if state is not None else os.environ.get("HOME") or str(Path.home())
     return found, tuple(sorted(name for name, value in given.items() if value is None))
-
-
-def _knows_key(entry: EngineEntry) -> bool:
-    return entry.key_variable is not None or entry.key_flag is not None
-
-
-def _with_key(argv: tuple[str, ...], entry: EngineEntry, folder: Path) -> tuple[str, ...]:
-    """Return the command of a server that asks for a key; the key itself comes from the secrets file alone."""
-    if entry.key_variable is not None:
-        return argv
-    if argv[1:2] != ("-m",) or entry.key_flag is None:
-        raise UsageError(
-            f"{entry.engine} takes its key by a flag that every user of the machine would see",
-            fix="leave --host out, or --allow-open",
-        )
-    return (argv[0], str(folder / "with_key.py"), "--variable", KEY_VARIABLE, "--flag", entry.key_flag, *argv[1:])
-
-
-def key_variable(entry: EngineEntry) -> str:
-    """Return the variable of the secrets file that carries the key."""
-    return entry.key_variable or KEY_VARIABLE
 
 
 def _devices(launch: Launch) -> tuple[str, ...]:

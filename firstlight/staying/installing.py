@@ -18,6 +18,7 @@ from firstlight.machine.facts import Machine
 from firstlight.models.provide import ServedModel
 from firstlight.proof.first_token import Proof
 from firstlight.proof.receipts import ModelRecord, Receipt, Recorder, timestamp, write_receipt
+from firstlight.serving.keys import key_variable
 from firstlight.serving.ports import free_port
 from firstlight.serving.records import RECORD as DETACHED
 from firstlight.serving.services import systemctl, users
@@ -27,16 +28,16 @@ from firstlight.serving.services.scopes import choose as choose_scope
 from firstlight.serving.services.spec import ServiceFile, ServiceSpec
 from firstlight.serving.services.systemd import SystemdManager
 from firstlight.staying.again import unchanged
-from firstlight.staying.drafting import Ground, draft, ground, key_variable
+from firstlight.staying.drafting import Ground, draft, ground
 from firstlight.staying.models import foreseen_model, served_model
 from firstlight.staying.proving import PROMPT, key_of, measured
-from firstlight.staying.removing import remove_service
 from firstlight.staying.room import (
-    forget_scope,
     leave_scope,
+    left_by,
     make_folders,
     make_room,
     restore_record,
+    settle,
     start_again,
     take_back,
 )
@@ -167,42 +168,51 @@ def _install(
     ran = _ran_already(spec, before, drafted, manager, reporter, speaks=asked) if before is not None else None
     if ran is not None:
         return ran
-    moves = before is not None and before.spec.scope != spec.scope
+    leaving = left_by(before, spec.scope)
+    stays = before if before is not None and before.spec.scope == spec.scope else None
     with contextlib.ExitStack() as undo:
         made = _make_user(drafted, undo)
         make_folders(spec)
-        if moves and before is not None:
-            leave_scope(before, home, reporter, undo)
+        for left in leaving:
+            leave_scope(left, home, reporter, undo)
         make_room(drafted.making_room, home, reporter, undo)
         spec = _tried(wish, drafted, spec, model, home, manager, reporter, undo)
         key = _secrets(spec, drafted, undo)
         with step(reporter, "service", f"install {spec.name}") as current:
             outside = manager.install(spec, current)
-            undo.callback(take_back, manager, spec, None if moves else before, current)
-        record = Record(
-            spec=spec,
-            installed=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            undo.callback(take_back, manager, spec, stays, current)
+        made = made or (before.made_user if before else None)
+        record = msgspec.structs.replace(
+            _record(spec, manager, stays, made),
             outside=outside,
-            made_user=made or (before.made_user if before else None),
-            survives=manager.survives,
-            systemd=systemctl.runs(),
+            leaving=leaving,
+            displaced=[other.spec.name for other in drafted.making_room],
         )
         undo.callback(restore_record, spec, before)
         save(record)
-        with step(reporter, "start", f"start {spec.name}: {spec.model_id}") as current:
-            seconds = manager.restart(spec, current) if before and not moves else manager.start(spec, current)
+        with step(reporter, "start", f"start {spec.name}: {spec.model_id}".rstrip(": ")) as current:
+            seconds = manager.restart(spec, current) if stays is not None else manager.start(spec, current)
         proof = None if asked is None else _proof(spec, drafted, reporter, speaks=asked)
         undo.pop_all()
-    if before is not None and moves:
-        forget_scope(before, home, reporter)
-    for record in drafted.making_room:
-        remove_service(home, load(home, record.spec.name) or record, reporter)
+    settle(record, drafted.making_room, home, reporter)
     opened = _open_notes(spec)
     for text in opened:
         reporter(Note(text, "info" if spec.keyed else "warn"))
     notes = [*drafted.notes, *opened]
     return Installed(
         spec=spec, seconds=seconds, proof=proof, survives=manager.survives, key=key, notes=notes, outside=outside
+    )
+
+
+def _record(spec: ServiceSpec, manager: Manager, stays: Record | None, made_user: str | None) -> Record:
+    """Return the record of a service; `stays` is what it was under the same scope."""
+    return Record(
+        spec=spec,
+        installed=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        made_user=made_user,
+        survives=manager.survives,
+        systemd=systemctl.runs(),
+        origin=stays.origin if stays is not None else None,
     )
 
 

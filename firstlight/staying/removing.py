@@ -30,6 +30,8 @@ def remove_service(home: Home, record: Record, reporter: Reporter) -> list[str]:
     with writer_lock(spec.folder / ".lock", f"service {spec.name}", wait=5.0):
         with step(reporter, "remove", f"remove {spec.name}") as current:
             undone = manager_for(spec.scope, home).remove(spec, current)
+            for left in record.leaving:
+                undone += manager_for(left.scope, home).remove(left, current)
         (spec.folder / RECORD).unlink(missing_ok=True)
         if (spec.folder / SECRETS).exists():
             (spec.folder / SECRETS).unlink()

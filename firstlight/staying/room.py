@@ -6,12 +6,15 @@ import contextlib
 import shutil
 from collections.abc import Sequence
 
+import msgspec
+
 from firstlight.errors import FirstlightError
 from firstlight.events import Note, Reporter, Step, step
 from firstlight.home import Home
 from firstlight.serving.services.manager import Manager, manager_for
-from firstlight.serving.services.records import RECORD, Record, save
-from firstlight.serving.services.spec import ServiceSpec
+from firstlight.serving.services.records import RECORD, Record, load, save
+from firstlight.serving.services.spec import Scope, ServiceSpec
+from firstlight.staying.removing import remove_service
 
 
 def make_room(rivals: Sequence[Record], home: Home, reporter: Reporter, undo: contextlib.ExitStack) -> None:
@@ -29,9 +32,14 @@ def start_again(manager: Manager, spec: ServiceSpec, current: Step) -> None:
         manager.start(spec, current)
 
 
-def leave_scope(before: Record, home: Home, reporter: Reporter, undo: contextlib.ExitStack) -> None:
+def left_by(before: Record | None, scope: Scope) -> list[ServiceSpec]:
+    """Return what a service is under other scopes than the one it gets: that of now, and that of a run cut short."""
+    return [each for each in (before.spec, *before.leaving) if each.scope != scope] if before is not None else []
+
+
+def leave_scope(spec: ServiceSpec, home: Home, reporter: Reporter, undo: contextlib.ExitStack) -> None:
     """Stop a service under the manager that it had: it gets another one, which wants the same port."""
-    manager, spec = manager_for(before.spec.scope, home), before.spec
+    manager = manager_for(spec.scope, home)
     if manager.status(spec).state in {"stopped", "unknown"}:
         return
     with step(reporter, "make room", f"stop {spec.name}, which the scope {spec.scope} kept running") as current:
@@ -39,14 +47,24 @@ def leave_scope(before: Record, home: Home, reporter: Reporter, undo: contextlib
         undo.callback(start_again, manager, spec, current)
 
 
-def forget_scope(before: Record, home: Home, reporter: Reporter) -> None:
+def forget_scope(spec: ServiceSpec, home: Home, reporter: Reporter) -> None:
     """Take away what the manager of before has of a service that another one keeps running now."""
-    spec = before.spec
     try:
         with step(reporter, "remove", f"remove {spec.name} from the scope {spec.scope}") as current:
             manager_for(spec.scope, home).remove(spec, current)
     except FirstlightError as error:
         reporter(Note(f"what the scope {spec.scope} had of {spec.name} stays: {error.what}", "warn"))
+
+
+def settle(record: Record, making_room: Sequence[Record], home: Home, reporter: Reporter) -> None:
+    """Take away what a service that answers now was before, and what made room for it; note that this is done."""
+    for left in record.leaving:
+        forget_scope(left, home, reporter)
+    for other in making_room:
+        remove_service(home, load(home, other.spec.name) or other, reporter)
+    if record.leaving or making_room:
+        known = load(home, record.spec.name) or record  # it may have taken over a user that firstlight made
+        save(msgspec.structs.replace(known, leaving=[], displaced=[]))
 
 
 def take_back(manager: Manager, spec: ServiceSpec, before: Record | None, current: Step) -> None:

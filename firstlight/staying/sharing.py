@@ -28,9 +28,14 @@ def is_up(home: Home, spec: ServiceSpec) -> bool:
 
 
 def rivals(home: Home, spec: ServiceSpec) -> list[Record]:
-    """Return our other services that run on the same port: they make room for the new one."""
+    """Return our other services that run on the same port, or were stopped for this one by a run that was killed.
+
+    They make room for it.
+    """
+    known = load(home, spec.name)
+    displaced = known.displaced if known is not None else []
     same = [record for record in others(home, spec) if record.spec.port == spec.port]
-    return [record for record in same if is_up(home, record.spec)]
+    return [record for record in same if record.spec.name in displaced or is_up(home, record.spec)]
 
 
 def require_port(home: Home, spec: ServiceSpec, making_room: Sequence[Record]) -> None:
@@ -41,7 +46,7 @@ def require_port(home: Home, spec: ServiceSpec, making_room: Sequence[Record]) -
     """
     holder = port_holder(spec.port)
     known = load(home, spec.name)
-    candidates = [*([known.spec] if known is not None else []), *(record.spec for record in making_room)]
+    candidates = [*([known.spec, *known.leaving] if known is not None else []), *(each.spec for each in making_room)]
     if holder is not None and any(holds(home, each, holder) for each in candidates):
         return
     require_free_port(spec.host, spec.port, home)

@@ -15,6 +15,12 @@ _HIDDEN = ("/root", "/home", "/run/user")
 """Folders that a strict sandbox lays an empty one over; what is needed in them is bound into it."""
 
 
+def wished_user(spec: ServiceSpec) -> str | None:
+    """Return the user that a service was asked to run as; None where that was left to firstlight."""
+    chosen = spec.scope == "supervisor" or spec.user != users.SERVICE_USER
+    return spec.user if chosen and spec.scope != "user" else None
+
+
 def choose_user(wish: Wish, scope: Scope, drafted: Callable[[str], ServiceSpec]) -> tuple[str | None, list[str], bool]:
     """Return whom the service runs as, what must be said about it, and whether that user is made.
 

@@ -9,6 +9,7 @@ import msgspec
 
 from firstlight.catalogue.types import EngineEntry
 from firstlight.errors import FirstlightError, UsageError
+from firstlight.serving.keys import knows_key
 from firstlight.serving.records import check_name
 from firstlight.serving.services.scopes import AskedScope
 from firstlight.serving.services.spec import Hardening, Scope, is_loopback
@@ -56,7 +57,7 @@ def check_wish(wish: Wish, entry: EngineEntry) -> None:
         )
     if any(sign.isspace() for sign in wish.host) or not wish.host:
         raise UsageError(f'"{wish.host}" is no address', fix="--host 127.0.0.1")
-    if is_loopback(wish.host) or wish.allow_open or entry.key_flag is not None or entry.key_variable is not None:
+    if is_loopback(wish.host) or wish.allow_open or knows_key(entry):
         return
     raise UsageError(
         f"{wish.engine} would be open to everyone who reaches {wish.host}",

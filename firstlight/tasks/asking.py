@@ -55,6 +55,14 @@ def home_of(machine: Machine) -> Home:
     return Home(find_home(mounts) or default_root())
 
 
+def _reaches(place: str) -> bool:
+    """Tell whether a word is an address, or a folder that is there."""
+    try:
+        return "://" in place or Path(place).expanduser().is_dir()
+    except RuntimeError:  # ~ of a user that does not exist
+        return False
+
+
 def request_of(engine: str, machine: Machine, *, elsewhere: bool, **words: Any) -> Request:
     """Return the request that a command's options make.
 
@@ -70,13 +78,13 @@ def request_of(engine: str, machine: Machine, *, elsewhere: bool, **words: Any) 
     from firstlight.catalogue.loading import find_engine, load_catalogue
 
     for place in words.get("find_links") or ():
-        if "://" not in place and not Path(place).expanduser().is_dir():
+        if not _reaches(place):
             raise UsageError(f"--find-links: {place} is no folder", fix="name a folder of wheels, or a page's URL")
     indexes = tuple(words.get("index") or ())
     if len(indexes) > 1:
         raise UsageError("--index was given more than once", fix="add others to pip's extra-index-url")
     for place in indexes:
-        if "://" not in place and not Path(place).expanduser().is_dir():
+        if not _reaches(place):
             raise UsageError(f"--index: {place} is no address and no folder", fix="--index https://HOST/simple")
     return Request(
         engine=find_engine(load_catalogue(), engine).engine,

@@ -118,7 +118,7 @@ def _broke(error: Exception, *, as_document: bool) -> int:
     from firstlight.planning.redacting import without_credentials
     from firstlight.ui.failures import show_failure
 
-    traceback.print_exception(error)
+    sys.stderr.write(without_credentials("".join(traceback.format_exception(error))))
     failed = FirstlightError(
         "firstlight itself broke, which is a defect of it",
         why=f"{type(error).__name__}: {without_credentials(str(error))}".rstrip(": "),

@@ -210,9 +210,12 @@ def prepare_beside(goal: Goal, machine: Machine, recorder: Recorder) -> Site:
 def renew_running(wish: Wish, site: Site, recorder: Recorder, *, json: bool) -> int:
     """Bring a service that runs to what is asked for: its environment where that changed, then itself."""
     from firstlight.bringup import carry_out
+    from firstlight.catalogue.loading import find_engine, load_catalogue
     from firstlight.staying.again import stands
     from firstlight.staying.installing import install_service, prepare
 
+    if not find_engine(load_catalogue(), wish.engine).service.on_demand:
+        wish = _with_model(wish, site.home)
     prepare(wish, site.machine, site.home)  # what cannot be is refused before anything is built
     with progress(events=json) as reporter:
         recorder.reporter = reporter
@@ -232,13 +235,22 @@ def renew_running(wish: Wish, site: Site, recorder: Recorder, *, json: bool) -> 
 def with_service(foreseen: Preview, wish: Wish, machine: Machine, home: Home) -> Preview:
     """Return what `up --service` would write and run: the service's files beside its own."""
     from firstlight.environments.preview import PlannedFile
-    from firstlight.models.defaults import default_model
     from firstlight.staying.installing import prepare
 
-    model = wish.model or str(default_model(None))
-    drafted = prepare(msgspec.structs.replace(wish, model=model), machine, home)
+    drafted = prepare(_with_model(wish, home), machine, home)
     files = [
         PlannedFile(path=str(file.path), mode=f"{file.mode:04o}", content=None if file.secret else file.content)
         for file in drafted.files
     ]
     return Preview(files=[*foreseen.files, *files], commands=[*foreseen.commands, *drafted.commands])
+
+
+def _with_model(wish: Wish, home: Home) -> Wish:
+    """Return what is asked for with a default model where none is named: one that is here, or that of the packages."""
+    from firstlight.models.defaults import default_model, default_models
+    from firstlight.models.fetch import find_fetched
+
+    if wish.model:
+        return wish
+    here = (each for each in default_models() if find_fetched(each, home) is not None)
+    return msgspec.structs.replace(wish, model=str(next(here, default_model(None))))

@@ -14,7 +14,7 @@ from firstlight.engines.ollama.copies import Prefix
 from firstlight.errors import FirstlightError
 from firstlight.planning.plan import Plan, Refusal
 
-_HOME = re.compile(r"export FIRSTLIGHT_HOME=(\S+)")
+_HOME = re.compile(r"export FIRSTLIGHT_HOME=((?:'[^']*'|\"[^\"]*\"|[^\s'\"])+)")
 _OWN_NAME = "firstlight"
 """What a home is called at the top of a disk that has room."""
 

@@ -42,6 +42,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Whether systemd ran where it was installed; None: an older firstlight did not note it."""
     origin: ServiceSpec | None = None
     """What it was under systemd, where `restore` had to put it under the supervisor."""
+    leaving: list[ServiceSpec] = []
+    """What it is under scopes that it was about to leave; empty once it has answered under its own."""
+    displaced: list[str] = []
+    """Services on its port that were stopped for it and not removed yet; empty once it has answered."""
 
 
 def save(record: Record) -> None:

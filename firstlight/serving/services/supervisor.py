@@ -115,7 +115,7 @@ class SupervisorManager:
             raise FirstlightError(
                 f"{spec.name} is not installed under the supervisor",
                 why=f"there is no {self._part(spec)}",
-                fix=f"firstlight service.install {spec.engine} --model {spec.model} --name {spec.name}",
+                fix="put it back: firstlight restore",
             )
         with self.daemon.alone():
             self.daemon.ensure(step)
@@ -305,7 +305,7 @@ def _require_user(spec: ServiceSpec) -> None:
         raise UsageError(
             f"{spec.name} cannot run as {spec.user}",
             why="only root can start programs as another user",
-            fix=f"as {spec.user} or root: firstlight service.install {spec.engine} --model {spec.model}",
+            fix=f"run the same command as {spec.user} or as root",
         )
 
 
