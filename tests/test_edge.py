@@ -91,7 +91,7 @@ def test_an_error_after_the_result_is_told_and_makes_no_second_document(capsys: 
 
 
 def test_a_defect_of_ours_is_one_document_and_tells_where_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    password = "".join(("sec", "ret"))  # the lines of the source are shown, and may hold none
+    password = "terces"[::-1]  # the lines of the source are shown, and may hold none
 
     def work() -> int:
         return len({}[f"https://somebody:{password}@host/"])

@@ -25,7 +25,8 @@ from firstlight.events import silent
 from firstlight.home import Home
 from firstlight.models.synthetic_gguf import write_synthetic_gguf
 from firstlight.serving.ports import free_port, port_holder
-from firstlight.serving.services.records import Record, all_services, load, save
+from firstlight.serving.services.ownership import keep_stopped, replaced_by
+from firstlight.serving.services.records import Record, Replaced, all_services, load, save
 from firstlight.serving.services.rendering import render_unit
 from firstlight.serving.services.spec import ServiceSpec
 from firstlight.serving.services.supervisor import SupervisorManager
@@ -234,3 +235,15 @@ def test_removing_a_service_takes_away_what_a_killed_move_left_under_the_other_s
     undone = remove_service(home, record, silent)
     assert f"removed {unit}" in undone
     assert not unit.exists()
+
+
+def test_an_official_unit_is_given_back_stopped_where_the_service_goes_on_under_another_scope(tmp_path: Path) -> None:
+    spec = service(Home(tmp_path), name="chat", scope="system")
+    spec.folder.mkdir(parents=True)
+    keep_stopped(spec)
+    assert replaced_by(spec) is None
+    kept = Replaced(path=tmp_path / "unit", backup=spec.folder / "replaced.service", enabled=True, active=True)
+    (spec.folder / "replaced.json").write_bytes(msgspec.json.encode(kept, enc_hook=str))
+    keep_stopped(spec)
+    found = replaced_by(spec)
+    assert found == msgspec.structs.replace(kept, enabled=False, active=False)

@@ -84,9 +84,9 @@ def stands(site: Site) -> bool:
     return current.state == "proven" and not engines.find(site.plan.engine).foresee(work_of(site)).files
 
 
-def unchanged(manager: Manager, before: Record | None, spec: ServiceSpec) -> bool:
+def unchanged(manager: Manager, before: Record, spec: ServiceSpec) -> bool:
     """Tell whether a service runs exactly as it would be installed: by its description, its files, and what runs."""
-    if before is None or before.leaving or msgspec.structs.replace(before.spec, model=spec.model) != spec:
+    if before.leaving or msgspec.structs.replace(before.spec, model=spec.model) != spec:
         return False
     for file in manager.files(spec):
         try:

@@ -165,13 +165,12 @@ def _install(
     manager = manager_for(spec.scope, home)
     spec = draft(wish, drafted.under, model, home, spec.scope, spec.user)
     asked = model.speaks if prove and wish.model else None
-    ran = _ran_already(spec, before, drafted, manager, reporter, speaks=asked) if before is not None else None
-    if ran is not None:
+    if ran := _ran_already(spec, before, drafted, manager, reporter, speaks=asked):
         return ran
     leaving = left_by(before, spec.scope)
     stays = before if before is not None and before.spec.scope == spec.scope else None
     with contextlib.ExitStack() as undo:
-        made = _make_user(drafted, undo)
+        made = _make_user(drafted, undo) or (before.made_user if before else None)
         make_folders(spec)
         for left in leaving:
             leave_scope(left, home, reporter, undo)
@@ -181,7 +180,6 @@ def _install(
         with step(reporter, "service", f"install {spec.name}") as current:
             outside = manager.install(spec, current)
             undo.callback(take_back, manager, spec, stays, current)
-        made = made or (before.made_user if before else None)
         record = msgspec.structs.replace(
             _record(spec, manager, stays, made),
             outside=outside,
@@ -217,13 +215,19 @@ def _record(spec: ServiceSpec, manager: Manager, stays: Record | None, made_user
 
 
 def _ran_already(
-    spec: ServiceSpec, before: Record, drafted: Drafted, manager: Manager, reporter: Reporter, *, speaks: bool | None
+    spec: ServiceSpec,
+    before: Record | None,
+    drafted: Drafted,
+    manager: Manager,
+    reporter: Reporter,
+    *,
+    speaks: bool | None,
 ) -> Installed | None:
     """Ask a service that runs as it is asked for, and leave it alone; None where it must be started anew.
 
     `speaks` None: no token is asked for.
     """
-    if drafted.making_room or not unchanged(manager, before, spec):
+    if before is None or drafted.making_room or not unchanged(manager, before, spec):
         return None
     try:
         proof = None if speaks is None else _proof(spec, drafted, reporter, speaks=speaks)

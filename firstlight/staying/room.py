@@ -12,6 +12,7 @@ from firstlight.errors import FirstlightError
 from firstlight.events import Note, Reporter, Step, step
 from firstlight.home import Home
 from firstlight.serving.services.manager import Manager, manager_for
+from firstlight.serving.services.ownership import keep_stopped
 from firstlight.serving.services.records import RECORD, Record, load, save
 from firstlight.serving.services.spec import Scope, ServiceSpec
 from firstlight.staying.removing import remove_service
@@ -51,6 +52,7 @@ def forget_scope(spec: ServiceSpec, home: Home, reporter: Reporter) -> None:
     """Take away what the manager of before has of a service that another one keeps running now."""
     try:
         with step(reporter, "remove", f"remove {spec.name} from the scope {spec.scope}") as current:
+            keep_stopped(spec)
             manager_for(spec.scope, home).remove(spec, current)
     except FirstlightError as error:
         reporter(Note(f"what the scope {spec.scope} had of {spec.name} stays: {error.what}", "warn"))

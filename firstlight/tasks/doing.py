@@ -125,13 +125,18 @@ def apply(
         raise UsageError("not confirmed; nothing was changed", fix="answer y, or add --yes")
     if service is not None and beside:
         return renew_running(service, site, recorder, json=json)
+    return _reach(site, service, recorder, json=json)
+
+
+def _reach(site: Site, service: Wish | None, recorder: Recorder, *, json: bool) -> int:
+    """Carry out what was decided, and keep it running where that was asked for."""
     with progress(events=json) as reporter:
         recorder.reporter = reporter
         result = carry_out(site, recorder)
-        follow_switch(site.home, request.engine, machine, reporter, result.server)
+        follow_switch(site.home, site.plan.engine, site.machine, reporter, result.server)
         tidy(site.home, site.store, reporter)
     if service is not None:
-        return install_proven(service, result.receipt, machine, site.home, json=json)
+        return install_proven(service, result.receipt, site.machine, site.home, json=json)
     return _ending(result, json=json)
 
 

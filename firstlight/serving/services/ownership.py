@@ -86,6 +86,14 @@ def replaced_by(spec: ServiceSpec) -> Replaced | None:
         return None
 
 
+def keep_stopped(spec: ServiceSpec) -> None:
+    """Let the unit that ours had replaced stay stopped when given back: the service goes on under another scope."""
+    replaced = replaced_by(spec)
+    if replaced is not None:
+        stopped = msgspec.structs.replace(replaced, enabled=False, active=False)
+        write_atomic(spec.folder / _REPLACED, msgspec.json.encode(stopped, enc_hook=str))
+
+
 def give_back(spec: ServiceSpec, replaced: Replaced, control: Systemctl) -> str:
     """Put the unit that ours had replaced back, as it was; returns in words what was done."""
     unit = unit_name(spec.name)
