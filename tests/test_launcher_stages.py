@@ -74,4 +74,4 @@ def test_tests_that_need_root_are_left_out_loudly(checkout, tmp_path):
     run = checkout.start("test", PATH=f"{tmp_path}:{os.environ['PATH']}")
     assert run.returncode == 0
     assert "LEFT OUT: 2 tests that need root" in run.stderr
-    assert "ran pytest ['-m', 'not gpu and not real_install and not root']" in run.stdout
+    assert "ran pytest ['-m', 'not gpu and not real_install and not root', '--reruns', '1', '-raR']" in run.stdout
