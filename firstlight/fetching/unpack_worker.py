@@ -225,10 +225,10 @@ class Worker:
         return self._attempt is not None and self._attempt.step(order["frontier"], end=order["end"])
 
     def drop(self) -> None:
-        """Remove everything that was written."""
-        if self._attempt is not None:
-            self._attempt.close()
-            self._attempt = None
+        """Remove everything that was written; a signal in the middle may make it begin again."""
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            attempt.close()
         clear(self._top)
 
 
