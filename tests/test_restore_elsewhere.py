@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from support.command import REPOSITORY
-from support.service_machine import ENGINE, HOME, MODEL, PORT, ServiceMachine, furnish
+from support.service_machine import ENGINE, HOME, MODEL, PORT, ServiceMachine, furnish, furnish_supervisor
 from support.systemd_box import Box, base_root, lacking
-
-from firstlight.events import silent, step
-from firstlight.home import Home
-from firstlight.serving.services.supervisor import SupervisorManager
 
 pytestmark = [
     pytest.mark.systemd,
@@ -42,12 +36,7 @@ def machine() -> Iterator[ServiceMachine]:
     box = Box(base_root())
     try:
         made = furnish(box)
-        place = Path(tempfile.mkdtemp())
-        manager = SupervisorManager(Home(place / "home"))
-        with step(silent, "supervisor", "supervisor") as current:
-            manager.place.prepare(current)
-        shutil.copytree(manager.place.folder / "site", box.path(f"{HOME}/supervisor/site"))
-        shutil.rmtree(place)
+        furnish_supervisor(box)
         yield made
     finally:
         box.destroy()

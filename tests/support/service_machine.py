@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import venv
 from collections.abc import Callable
@@ -21,7 +22,9 @@ from support.systemd_box import Box
 from firstlight.catalogue.loading import load_catalogue
 from firstlight.environments.generations import Store
 from firstlight.environments.spec import Generation, write_manifest
+from firstlight.events import silent, step
 from firstlight.home import Home
+from firstlight.serving.services.supervisor import SupervisorManager
 
 HOME = "/var/lib/firstlight"
 MODEL = "/srv/models/a model 100% good"
@@ -93,6 +96,15 @@ def furnish(box: Box, *, home: str = HOME) -> ServiceMachine:
     # Root's own folder is closed in Debian; the interpreter of these tests may lie in it.
     box.path("/root").chmod(0o711)
     return ServiceMachine(box)
+
+
+def furnish_supervisor(box: Box, *, home: str = HOME) -> None:
+    """Put the supervisor's own program into the box's home, as an earlier service has left it."""
+    with tempfile.TemporaryDirectory() as place:
+        manager = SupervisorManager(Home(Path(place) / "home"))
+        with step(silent, "supervisor", "supervisor") as current:
+            manager.place.prepare(current)
+        shutil.copytree(manager.place.folder / "site", box.path(f"{home}/supervisor/site"))
 
 
 _ASK = "import sys, sysconfig; print(sys.base_prefix, sysconfig.get_path('stdlib'), sep='\\n')"
